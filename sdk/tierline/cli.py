@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 
 from tierline._exceptions import BundleRefused, MissingExtra, TierlineError
 from tierline._version import __version__
@@ -23,7 +24,9 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 3,
 class Command:
     """One subcommand: what it is called, what it takes, and the function that runs it.
 
-    ``run`` returns an exit code; a TierlineError it raises becomes one sentence on stderr.
+    ``run`` returns an exit code; a TierlineError it raises becomes one sentence on stderr. The
+    module that defines a command imports nothing heavy: ``needs`` names the packages ``run`` will
+    import and ``extra`` what installs them, so that the overview stays quick and honest.
     """
 
     name: str
@@ -31,6 +34,12 @@ class Command:
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     example: str
+    needs: tuple[str, ...] = ()
+    extra: str = ""
+
+    def missing(self) -> tuple[str, ...]:
+        """The needed packages that are not installed."""
+        return tuple(package for package in self.needs if find_spec(package) is None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,31 +77,24 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.configure(parser)
-    return command.run(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    if command.missing():
+        raise MissingExtra(command.extra, f"'tierline {command.name}'")
+    return command.run(options)
 
 
 def _load(point: EntryPoint) -> Command:
-    try:
-        command = getattr(importlib.import_module(point.module), point.attr)
-    except ModuleNotFoundError as missing:
-        if missing.name is not None and missing.name.split(".")[0].startswith("tierline"):
-            raise
-        extra = _EXTRA_OF.get(point.module.split(".")[0], "dev")
-        raise MissingExtra(extra, f"'tierline {point.name}'") from missing
+    command = getattr(importlib.import_module(point.module), point.attr)
     assert isinstance(command, Command)
     return command
-
-
-_EXTRA_OF = {"tierline_serving": "serving", "tierline_edge": "edge", "tierline_cloud": "cloud"}
 
 
 def _overview(installed: dict[str, EntryPoint]) -> str:
     lines = ["usage: tierline COMMAND …   (tierline COMMAND --help tells more)", "", "commands:"]
     for name, point in sorted(installed.items()):
-        try:
-            lines.append(f"  {name:<10} {_load(point).summary}")
-        except MissingExtra as missing:
-            lines.append(f"  {name:<10} not installed: pip install 'tierline[{missing.extra}]'")
+        command = _load(point)
+        note = f"   [pip install 'tierline[{command.extra}]']" if command.missing() else ""
+        lines.append(f"  {name:<10} {command.summary}{note}")
     return "\n".join([*lines, "", "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted"])
 
 
