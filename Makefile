@@ -1,0 +1,42 @@
+# Every target sets up what it needs first; a second run of the set-up is instant.
+# `make` alone lists the targets; the sentence after ## is what it prints.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test nightly lint check promises clean
+
+PY := .venv/bin/python
+# COVERAGE=1 also reports the branches the tests reach.
+PYTEST := $(if $(COVERAGE),coverage run -m )pytest -q
+
+help:  ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## Make .venv hold exactly the pinned versions (PYTHON=… names the interpreter).
+	@.ci/setup
+
+demo: setup  ## Train, serve two tiers, break them, print one table (DATA=Beauty.txt for real data).
+	@$(PY) examples/shop_demo/run.py $(if $(DATA),--data "$(DATA)")
+
+test: setup  ## Run the tests (COVERAGE=1 reports the branches they reach).
+	@rm -f .coverage .coverage.*
+	@$(PY) -m $(PYTEST) -m "not nightly"
+	@$(if $(COVERAGE),$(PY) -m coverage combine --quiet && $(PY) -m coverage report)
+
+nightly: setup  ## Run every test, with those too slow for each change.
+	@$(PY) -m pytest -q
+
+lint: setup  ## Check style, types and who may import whom.
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+
+check: lint test  ## The whole gate: lint, then test.
+
+promises: setup  ## Measure what Tierline promises and print what falls short (ONLY=core,kernels chooses).
+	@$(PY) benchmarks/promises/run.py $(if $(ONLY),--only "$(ONLY)")
+
+clean:  ## Delete what the targets made: .venv, caches, built files.
+	rm -rf .venv dist build .demo .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
