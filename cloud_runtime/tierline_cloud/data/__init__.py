@@ -1,0 +1,19 @@
+"""Interaction data: read it, split it, or make some up."""
+
+from tierline_cloud.data.ingest import DATA_FORMATS, read_interactions
+from tierline_cloud.data.sequences import Sequences, pad_left
+from tierline_cloud.data.split import Split, UserGroups, group_users, leave_one_out
+from tierline_cloud.data.synthetic import ShopConfig, generate_shop
+
+__all__ = [
+    "DATA_FORMATS",
+    "Sequences",
+    "ShopConfig",
+    "Split",
+    "UserGroups",
+    "generate_shop",
+    "group_users",
+    "leave_one_out",
+    "pad_left",
+    "read_interactions",
+]

@@ -1,0 +1,130 @@
+"""SASRec: a causal transformer over a user's items, whose item table also scores the catalogue."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+HIDDEN_KEY_BIAS = -1e9  # finite, so that a row of padding alone stays finite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SASRecConfig:
+    """The shape of one SASRec. Raises ValueError when the heads do not divide the dimension."""
+
+    n_items: int
+    dim: int = 64
+    blocks: int = 2
+    heads: int = 1
+    max_history: int = 50
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("n_items", "dim", "blocks", "heads", "max_history"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.dim % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+    def to_json(self) -> dict[str, int | float]:
+        """Plain values: ``SASRecConfig(**config.to_json())`` is the same config."""
+        return asdict(self)
+
+
+class Block(nn.Module):
+    """Causal attention and a ReLU layer; the query is normalised, keys and values are not."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.query_norm, self.inner_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.output = nn.Linear(dim, dim)
+        self.widen, self.narrow = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, queries: Tensor, bias: Tensor) -> Tensor:
+        """x [B, L, d] and the queries among it [B, Q, d], bias [B, 1, Q or 1, L] → [B, Q, d]."""
+        normed = self.query_norm(queries)
+        query, key, value = (
+            self._split(part) for part in (self.query(normed), self.key(x), self.value(x))
+        )
+        weights = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias
+        mixed = self.dropout(torch.softmax(weights, dim=-1)) @ value
+        mixed = mixed.transpose(1, 2).flatten(2)
+        inner = self.inner_norm(normed + self.output(mixed))
+        raised = self.dropout(functional.relu(self.widen(inner)))
+        result: Tensor = inner + self.dropout(self.narrow(raised))
+        return result
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class SASRec(nn.Module):
+    """Next-item model. Histories are left-padded with 0; positions count from the end, so the
+    last item always sits at the same one. ``table`` [n_items + 1, d] has row 0 all zeros."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.table = nn.Parameter(torch.zeros(config.n_items + 1, config.dim))
+        self.positions = nn.Parameter(torch.zeros(config.max_history, config.dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.last_norm = nn.LayerNorm(config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.xavier_normal_(self.positions)
+        nn.init.xavier_normal_(self.table)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+                nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.table[0] = 0.0
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """ids int64 [B, L], left-padded with 0, L ≤ max_history → the last state, float32 [B, d]."""
+        return self.encode(functional.embedding(ids, self.table), (ids > 0).to(self.table.dtype))
+
+    def encode(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """Item rows [B, L, d] and mask [B, L] (1 = real) → the last state [B, d]; a history of
+        padding alone gives a finite one. The last block computes the last position only."""
+        x = self._enter(embedded, mask)
+        real = mask[:, None, None, :]
+        for block in self.blocks[:-1]:
+            x = block(x, x, self._causal_bias(real)) * mask[..., None]
+        x = self.blocks[-1](x, x[:, -1:], (1.0 - real) * HIDDEN_KEY_BIAS)
+        result: Tensor = self.last_norm(x[:, -1])
+        return result
+
+    def all_states(self, ids: Tensor) -> Tensor:
+        """The state after every position, for training: int64 [B, L] → [B, L, d]."""
+        mask = (ids > 0).to(self.table.dtype)
+        x = self._enter(functional.embedding(ids, self.table), mask)
+        bias = self._causal_bias(mask[:, None, None, :])
+        for block in self.blocks:
+            x = block(x, x, bias) * mask[..., None]
+        result: Tensor = self.last_norm(x)
+        return result
+
+    def _enter(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        x = embedded * math.sqrt(self.config.dim) + self.positions[-embedded.shape[1] :]
+        result: Tensor = self.dropout(x) * mask[..., None]
+        return result
+
+    @staticmethod
+    def _causal_bias(real: Tensor) -> Tensor:
+        """[B, 1, 1, L] of real keys → what to add to the attention logits, [B, 1, L, L]."""
+        length = real.shape[-1]
+        causal = torch.ones(length, length, dtype=real.dtype, device=real.device).tril()
+        return (1.0 - real * causal) * HIDDEN_KEY_BIAS
