@@ -95,7 +95,8 @@ def _overview(installed: dict[str, EntryPoint]) -> str:
         command = _load(point)
         note = f"   [pip install 'tierline[{command.extra}]']" if command.missing() else ""
         lines.append(f"  {name:<10} {command.summary}{note}")
-    return "\n".join([*lines, "", "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted"])
+    codes = "exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted"
+    return "\n".join([*lines, "", codes])
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""A deadline is one absolute instant on the monotonic clock; on the wire it is what remains of it."""
+"""A deadline: one absolute instant on the monotonic clock; on the wire, what remains of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout: float, *, now: float) -> Deadline:
-        """The deadline ``timeout`` seconds from ``now``. Raises ValueError unless it is positive."""
+        """The instant ``timeout`` seconds from ``now``. Raises ValueError unless positive."""
         if not (timeout > 0 and math.isfinite(timeout)):
             raise ValueError(f"a deadline must be a positive number of seconds, got {timeout!r}")
         return cls(now + timeout)

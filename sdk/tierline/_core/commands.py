@@ -1,0 +1,41 @@
+"""What the core tells a shell to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tierline._core.fleet import EndpointState
+    from tierline._exceptions import CallError
+    from tierline._types import Answer
+
+
+class StartAttempt(NamedTuple):
+    """Send the request to this endpoint; report success, or failure at ``timeout_at`` at last."""
+
+    number: int
+    kind: str
+    endpoint: EndpointState
+    timeout_at: float
+
+
+class CancelAttempt(NamedTuple):
+    """Nobody wants this attempt's answer any more. Report nothing of it."""
+
+    number: int
+
+
+class WakeAt(NamedTuple):
+    """Call ``wake`` at this instant, unless the call has finished."""
+
+    at: float
+
+
+class Finish(NamedTuple):
+    """The call is over: return the answer, or raise the error."""
+
+    answer: Answer | None
+    error: CallError | None
+
+
+Command = StartAttempt | CancelAttempt | WakeAt | Finish

@@ -1,0 +1,50 @@
+"""Is this reply an answer at all, and which error ends a call that nobody answered."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tierline import _exceptions as errors
+from tierline._config import Mode
+from tierline.wire.messages import ScoreReply, ScoreRequest
+
+
+def wrong_answer(request: ScoreRequest, reply: ScoreReply) -> errors.ModelFailed | None:
+    """What is wrong with an answer that is no answer: its length, its numbers, its bundle."""
+    if request.candidates is not None:
+        expected = len(next(iter(request.candidates.values())))
+        finite = bool(np.isfinite(reply.scores).all())
+    else:
+        expected = request.k or 0
+        finite = not bool(np.isnan(reply.scores).any())
+        if reply.items is None or len(reply.items) != expected:
+            return errors.ModelFailed(f"expected {expected} items, got {reply.items!r}")
+    if len(reply.scores) != expected:
+        return errors.ModelFailed(f"expected {expected} scores, got {len(reply.scores)}")
+    if not finite:
+        return errors.ModelFailed("the scores are not all finite numbers")
+    if request.version is not None and reply.bundle != request.version:
+        return errors.ModelFailed(f"pinned to {request.version}, answered by {reply.bundle}")
+    return None
+
+
+def final_error(
+    model: str, mode: Mode, error: errors.TierlineError | None, *, late: bool, span: float
+) -> errors.CallError:
+    """The one typed error of a call whose every rung failed, the last attempt with ``error``.
+    ``span`` is the time the call had, in seconds; ``late`` says that it is used up."""
+    if isinstance(error, errors.BadRequest | errors.NotPermitted | errors.ModelNotFound):
+        return error
+    if late:
+        return errors.DeadlineExceeded(
+            f"nobody answered {model!r} within {span * 1000:.0f} ms: "
+            f"{error or 'no attempt was made'}"
+        )
+    if isinstance(error, errors.Overloaded):
+        return error
+    if error is None:
+        return errors.Unavailable(
+            f"no endpoint may be asked for {model!r} in mode {mode.value!r}: "
+            "every breaker is open, or no such tier is configured"
+        )
+    return errors.Unavailable(f"every attempt failed, the last with: {error}")
