@@ -1,0 +1,128 @@
+"""From the outcomes of three passes to the figures, the one table, and the picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faults import Event
+from load import Outcome
+from rich import box
+from rich.table import Table
+
+PASSES = ("edge only", "tiered", "cloud only")
+TIERS = ("edge", "cloud", "client")
+COLOURS = {"edge": "#2a78b8", "cloud": "#d9762b", "client": "#7a4fa3", "failed": "#c0202c"}
+
+Figures = dict[str, Any]  # what json.dumps takes: nested plain values
+
+
+def figures_of(outcomes: Sequence[Outcome]) -> Figures:
+    """The figures of one pass. Latencies are milliseconds as the caller saw them."""
+    answered = [one for one in outcomes if not one.failure]
+    gains = np.array([one.gain for one in outcomes])
+    degraded = Counter(one.reason for one in answered if one.quality == "degraded")
+    escalated = [one for one in answered if any(a.kind == "escalation" for a in one.attempts)]
+    return {
+        "calls": len(outcomes),
+        "callers": dict(Counter(one.caller for one in outcomes)),
+        "ndcg@10": round(float(gains.mean()), 4),
+        "ndcg@10 ±": round(float(1.96 * gains.std() / np.sqrt(len(gains))), 4),
+        "tiers": {tier: _tier(answered, tier, len(outcomes)) for tier in TIERS},
+        "escalations": {
+            "sent": len(escalated),
+            "answered by cloud": sum(one.tier == "cloud" for one in escalated),
+        },
+        "degraded": sum(degraded.values()),
+        "degraded by reason": dict(degraded.most_common()),
+        "reasons": dict(Counter(one.reason for one in answered).most_common()),
+        "failed": len(outcomes) - len(answered),
+        "failures": dict(Counter(one.failure for one in outcomes if one.failure).most_common(5)),
+    }
+
+
+def _tier(answered: Sequence[Outcome], tier: str, calls: int) -> Figures:
+    times = [one.elapsed * 1000 for one in answered if one.tier == tier]
+    if not times:
+        return {"answers": 0, "share": 0.0, "p50_ms": None, "p99_ms": None}
+    p50, p99 = np.percentile(times, (50, 99))
+    return {
+        "answers": len(times),
+        "share": round(len(times) / calls, 4),
+        "p50_ms": round(float(p50), 1),
+        "p99_ms": round(float(p99), 1),
+    }
+
+
+def table_of(figures: Mapping[str, Figures], title: str) -> Table:
+    """The one table: a row a question, a column a pass."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("")
+    for name in PASSES:
+        table.add_column(name, justify="right")
+    rows = [_rows(figures[name]) for name in PASSES]
+    for label in sorted(rows[1], key=list(rows[1]).index):
+        table.add_row(label, *(cells.get(label, "–") for cells in rows))
+    return table
+
+
+def _rows(figures: Figures) -> dict[str, str]:
+    """One pass's cells by row label; a tier nobody was answered by leaves its cells out."""
+    cells = {
+        "calls": f"{figures['calls']}",
+        "NDCG@10": f"{figures['ndcg@10']:.4f} ± {figures['ndcg@10 ±']:.4f}",
+    }
+    for tier, seen in figures["tiers"].items():
+        if seen["answers"]:
+            cells[f"answered by {tier}"] = f"{seen['share']:.1%}"
+            cells[f"  {tier} p50 / p99"] = f"{seen['p50_ms']:.1f} / {seen['p99_ms']:.1f} ms"
+    sent = figures["escalations"]["sent"]
+    if sent:
+        cells["escalations"] = f"{sent}"
+        cells["  answered by the cloud"] = f"{figures['escalations']['answered by cloud']}"
+    cells["degraded answers"] = f"{figures['degraded']}"
+    for reason, count in figures["degraded by reason"].items():
+        cells[f"  {reason}"] = f"{count}"
+    return {**cells, "failed calls": f"{figures['failed']}"}
+
+
+def timeline_of(events: Sequence[Event]) -> str:
+    """What was broken and mended when, on one line."""
+    return " · ".join(f"{event.at:.1f} s {event.label}" for event in events)
+
+
+def draw(path: Path, outcomes: Sequence[Outcome], events: Sequence[Event], title: str) -> None:
+    """Write a PNG: every call a dot (when, how long, which tier), every event a line."""
+    import matplotlib  # here: half a second that the load must not wait for
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(11, 5), dpi=120, layout="constrained")
+    for tier, colour in COLOURS.items():
+        dots = [one for one in outcomes if (one.tier or "failed") == tier]
+        if dots:
+            times = [one.elapsed * 1000 for one in dots]
+            label = f"{tier} ({len(dots)})"
+            axes.scatter([one.at for one in dots], times, s=9, c=colour, label=label, linewidths=0)
+    for event in events:
+        axes.axvline(event.at, color="#444444", lw=0.8, ls="--")
+        axes.annotate(
+            event.label,
+            (event.at, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -4),
+            textcoords="offset points",
+            rotation=90,
+            va="top",
+            fontsize=8,
+        )
+    axes.set(yscale="log", xlabel="seconds since the load began", ylabel="milliseconds a call")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.legend(loc="upper right", framealpha=0.9, title="answered by")
+    axes.grid(axis="y", alpha=0.25)
+    figure.savefig(path)
+    pyplot.close(figure)

@@ -1,0 +1,60 @@
+"""The shop the demo serves: trained by ``tierline train``, and the test users who visit it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet import Fleet, tierline_command
+from load import Visit
+
+from tierline_cloud.data import group_users, leave_one_out, read_interactions
+
+MODEL = "shop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shop:
+    """The two bundles of one training and the data they came from."""
+
+    edge_bundle: Path
+    cloud_bundle: Path
+    data: Path
+
+
+def train(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
+    """Train both models into ``work`` (what an earlier run finished is kept) and find the bundles.
+
+    Without ``data`` the shop is generated from ``seed`` and the quick recipe is used; with it the
+    full one. Raises FleetError when the training fails.
+    """
+    source = ["--synthetic"] if data is None else ["--data", str(data)]
+    recipe = "quick" if data is None else "full"
+    arguments = ["--recipe", recipe, "--work", str(work), "--model", MODEL, "--seed", str(seed)]
+    fleet.run("training", tierline_command("train", *source, *arguments))
+    result = json.loads((work / "result.json").read_text(encoding="utf-8"))
+    return Shop(
+        edge_bundle=Path(result["edge"]),
+        cloud_bundle=Path(result["cloud"]),
+        data=Path(result["data"]),
+    )
+
+
+def visits_of(data: Path, calls: int, seed: int) -> list[Visit]:
+    """``calls`` visits of users whom neither training nor calibration used as a test.
+
+    Leave-one-out: the history is all but the last item, the target is the last. Users come round
+    again when there are fewer of them than calls.
+    """
+    split = leave_one_out(read_interactions(data))
+    report = group_users(len(split.test_target), seed=seed).report
+    users = [int(report[number % len(report)]) for number in range(calls)]
+    return [
+        Visit(
+            user=user,
+            history=tuple(split.test_history.of(user).tolist()),
+            target=int(split.test_target[user]),
+        )
+        for user in users
+    ]
