@@ -1,4 +1,4 @@
-"""Read interaction files: S3-Rec lines, RecBole `.inter`, CSV. A bad line is named by its number."""
+"""Read interaction files: S3-Rec lines, RecBole `.inter`, CSV; a bad line is named by number."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_interactions(path: Path, kind: str | None = None) -> Sequences:
 
 
 def parse_s3rec(lines: Iterable[str], *, name: str = "data") -> Sequences:
-    """`user item item …` per line, in time order. Integer ids ≥ 1 are kept; others are renumbered."""
+    """`user item item …` per line, in time order. Integer ids ≥ 1 are kept, others renumbered."""
     rows: list[list[str]] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):

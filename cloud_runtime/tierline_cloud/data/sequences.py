@@ -29,7 +29,7 @@ class Sequences:
             raise ValueError(f"item ids must lie in 1..{self.n_items}")
 
     @classmethod
-    def from_lists(cls, lists: Iterable[Sequence[int]], *, n_items: int) -> Sequences:
+    def from_lists(cls, lists: Iterable[Sequence[int] | Ids], *, n_items: int) -> Sequences:
         """Pack one list of item ids per user."""
         rows = [np.asarray(row, np.int64) for row in lists]
         offsets = np.zeros(len(rows) + 1, np.int64)

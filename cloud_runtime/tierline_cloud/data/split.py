@@ -1,4 +1,4 @@
-"""Which events train, validate and test; which users teach the router, calibrate it and judge it."""
+"""Which events train, validate and test; which users teach, calibrate and judge the router."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHORTEST = 3  # one event to train on, one to validate, one to test
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Leave-one-out: train on s[:-2], validate on s[-2] given s[:-2], test on s[-1] given s[:-1]."""
+    """Leave-one-out: train on s[:-2], validate s[-2] given s[:-2], test s[-1] given s[:-1]."""
 
     train: Sequences
     valid_target: Ids

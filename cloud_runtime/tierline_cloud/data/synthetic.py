@@ -1,4 +1,4 @@
-"""A made-up shop: power-law items in clusters, users with a style, and habits two purchases deep."""
+"""A made-up shop: power-law items in clusters, users of a style, each style with its habits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class ShopConfig:
 
     users: int = 4000
     items: int = 1500
-    clusters: int = 30
+    clusters: int = 25
     styles: int = 4
     mean_length: float = 14.0
-    habit: float = 0.75  # chance that the next cluster follows from the last two
-    loyalty: float = 0.8  # chance that an item is of the user's own style
+    habit: float = 0.8  # chance that the next cluster follows from the last one and the style
+    loyalty: float = 0.6  # chance that an item is of the user's own style
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -34,11 +34,12 @@ class ShopConfig:
 def generate_shop(config: ShopConfig) -> Sequences:
     """Sequences of at least five events each; the same config gives the same shop.
 
-    The next cluster depends on the last *two* clusters and the item on the user's style, so
-    pairwise co-occurrence explains part of it and a sequence model more.
+    The next cluster follows from the last one and the user's style, the item from cluster and
+    style. A single item tells the style only now and then, the whole history does: pairwise
+    co-occurrence explains part of it and a sequence model more.
     """
     rng = np.random.default_rng([config.seed, 1])
-    follows = rng.integers(config.clusters, size=(config.clusters, config.clusters))
+    follows = rng.integers(config.clusters, size=(config.clusters, config.styles))
     shelves = _shelves(config)
     lists = [_history(config, rng, follows, shelves) for _ in range(config.users)]
     return Sequences.from_lists(lists, n_items=config.items)
@@ -72,16 +73,14 @@ def _history(
 ) -> list[int]:
     length = 5 + min(60, int(rng.geometric(1.0 / (config.mean_length - 4.0))) - 1)
     style = int(rng.integers(config.styles))
-    tastes = rng.integers(config.clusters, size=3)
-    before, last = (int(cluster) for cluster in tastes[:2])
+    last = int(rng.integers(config.clusters))
     bought: list[int] = []
     while len(bought) < length:
         habitual = rng.random() < config.habit
-        cluster = int(follows[before, last]) if habitual else int(tastes[rng.integers(3)])
+        last = int(follows[last, style] if habitual else rng.integers(config.clusters))
         own = rng.random() < config.loyalty
-        items, chances = shelves[cluster, style if own else int(rng.integers(config.styles))]
-        item = int(items[min(np.searchsorted(chances, rng.random()), items.size - 1)])
+        items, chances = shelves[last, style if own else int(rng.integers(config.styles))]
+        item = int(items[min(int(np.searchsorted(chances, rng.random())), items.size - 1)])
         if item not in bought:  # nobody buys the same thing twice here
             bought.append(item)
-        before, last = last, cluster
     return bought

@@ -79,4 +79,5 @@ def _ranks(block: NDArray[np.float32], targets: Ids) -> Ids:
     ahead = (block > own).sum(axis=1)
     equal = (block == own) & (np.arange(block.shape[1]) < targets[:, None])
     ranks = 1 + ahead + equal.sum(axis=1)
-    return np.where(np.isneginf(own[:, 0]), block.shape[1], ranks).astype(np.int64)
+    result: Ids = np.where(np.isneginf(own[:, 0]), block.shape[1], ranks).astype(np.int64)
+    return result

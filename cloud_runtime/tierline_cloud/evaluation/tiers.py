@@ -1,4 +1,4 @@
-"""The offline table: what edge alone, both tiers together, and the cloud alone would have served."""
+"""The offline table: what edge alone, both tiers together and the cloud alone would serve."""
 
 from __future__ import annotations
 

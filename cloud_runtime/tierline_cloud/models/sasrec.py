@@ -65,7 +65,7 @@ class Block(nn.Module):
         return result
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
 
 class SASRec(nn.Module):
@@ -93,7 +93,7 @@ class SASRec(nn.Module):
             self.table[0] = 0.0
 
     def hidden(self, ids: Tensor) -> Tensor:
-        """ids int64 [B, L], left-padded with 0, L ≤ max_history → the last state, float32 [B, d]."""
+        """ids int64 [B, L], left-padded with 0, L ≤ max_history → the last state [B, d]."""
         return self.encode(functional.embedding(ids, self.table), (ids > 0).to(self.table.dtype))
 
     def encode(self, embedded: Tensor, mask: Tensor) -> Tensor:
