@@ -1,5 +1,72 @@
 """Score candidates at the edge, escalate to the cloud when unsure; one call, answered in time."""
 
+from tierline._async_client import AsyncClient
+from tierline._client import Client
+from tierline._config import (
+    Balancing,
+    BreakerPolicy,
+    ClientConfig,
+    Endpoint,
+    EscalationPolicy,
+    HedgePolicy,
+    Mode,
+    RetryPolicy,
+    Tier,
+)
+from tierline._exceptions import (
+    AttemptTimedOut,
+    BadRequest,
+    BundleRefused,
+    CallError,
+    ConfigurationError,
+    ConnectFailed,
+    DeadlineExceeded,
+    FrameError,
+    LocalProtocolError,
+    MissingExtra,
+    ModelFailed,
+    ModelNotFound,
+    NotPermitted,
+    Overloaded,
+    RemoteProtocolError,
+    TierlineError,
+    TransportError,
+    Unavailable,
+)
+from tierline._types import Answer, Attempt
 from tierline._version import __version__
 
-__all__ = ["__version__"]
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "Attempt",
+    "AttemptTimedOut",
+    "BadRequest",
+    "Balancing",
+    "BreakerPolicy",
+    "BundleRefused",
+    "CallError",
+    "Client",
+    "ClientConfig",
+    "ConfigurationError",
+    "ConnectFailed",
+    "DeadlineExceeded",
+    "Endpoint",
+    "EscalationPolicy",
+    "FrameError",
+    "HedgePolicy",
+    "LocalProtocolError",
+    "MissingExtra",
+    "Mode",
+    "ModelFailed",
+    "ModelNotFound",
+    "NotPermitted",
+    "Overloaded",
+    "RemoteProtocolError",
+    "RetryPolicy",
+    "Tier",
+    "TierlineError",
+    "TransportError",
+    "Unavailable",
+    "__version__",
+]

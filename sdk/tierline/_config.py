@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from tierline._exceptions import ConfigurationError
 
@@ -178,7 +178,7 @@ class ClientConfig:
 
     tiers: tuple[Tier, ...]
     deadline: float = DEFAULT_DEADLINE
-    transport: str = "lean"  # "lean" | "httpx"
+    transport: Literal["lean", "httpx"] = "lean"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     hedge: HedgePolicy | None = None
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
@@ -213,6 +213,3 @@ def simple_tiers(edge: list[str], cloud: list[str], balancing: Balancing) -> tup
             endpoints = tuple(Endpoint(url=url) for url in urls)
             tiers.append(Tier(name=name, kind=name, endpoints=endpoints, balancing=balancing))
     return tuple(tiers)
-
-
-Document = dict[str, Any]  # a parsed TOML document: its values are checked where they are read

@@ -18,7 +18,7 @@ from tierline._core.fleet import EndpointState, Fleet, TierState
 from tierline._core.hedging import hedge_after
 from tierline._core.retrying import Fault, backoff, fault_of, outcome_name, wants_retry
 from tierline._types import QUALITY_DEGRADED, QUALITY_EDGE, QUALITY_FULL, Answer, Attempt
-from tierline.wire.messages import ScoreReply, ScoreRequest
+from tierline.wire.messages import CANDIDATE_IDS, ScoreReply, ScoreRequest
 
 FREE_FAILOVERS = 2  # attempts that never left are not counted against the budget, up to here
 TIMEOUT_FACTOR = 3.0  # × the tier's 99th percentile: a slow attempt leaves time for another
@@ -354,9 +354,12 @@ class ScoreCall:
         self._finished = True
         if self._key is not None and quality != QUALITY_DEGRADED:
             self._fleet.last_good.remember(self._key, self._request, reply)
+        items = reply.items
+        if items is None and self._request.candidates is not None:
+            items = self._request.candidates.get(CANDIDATE_IDS)  # type: ignore[assignment]
         answer = Answer(
             reply.scores,
-            reply.items,
+            items,
             tier=tier,
             bundle=reply.bundle,
             quality=quality,

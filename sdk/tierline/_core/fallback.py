@@ -21,19 +21,27 @@ class Prior(NamedTuple):
 
 
 class LastGood:
-    """The last good answer of each (model, key), the least lately used forgotten first."""
+    """The last good answer of each (model, key), the least lately used forgotten first.
+
+    Kept are answers about items: recommendations, and scores of candidates given as ids.
+    """
 
     __slots__ = ("_answers", "_capacity")
 
     def __init__(self, capacity: int = REMEMBERED) -> None:
         self._capacity = capacity
-        self._answers: OrderedDict[tuple[str, str, bool], tuple[ScoreRequest, ScoreReply]] = (
-            OrderedDict()
-        )
+        self._answers: OrderedDict[tuple[str, str, bool], ScoreReply] = OrderedDict()
 
     def remember(self, key: str, request: ScoreRequest, reply: ScoreReply) -> None:
+        items = reply.items
+        if request.candidates is not None:
+            items = request.candidates.get(CANDIDATE_IDS)  # type: ignore[assignment]
+        if items is None:
+            return
         place = (request.model, key, request.candidates is None)
-        self._answers[place] = (request, reply)
+        self._answers[place] = ScoreReply(
+            model=reply.model, bundle=reply.bundle, scores=reply.scores, items=items
+        )
         self._answers.move_to_end(place)
         if len(self._answers) > self._capacity:
             self._answers.popitem(last=False)
@@ -43,23 +51,21 @@ class LastGood:
         kept = self._answers.get((request.model, key, request.candidates is None))
         if kept is None:
             return None
-        earlier, reply = kept
         if request.k is not None:
-            if reply.items is None or len(reply.items) < request.k:
-                return None
-            return _recommendation(reply, request.k)
-        return _rescored(earlier, reply, request)
+            return _recommendation(kept, request.k)
+        return _rescored(kept, request)
 
 
-def _recommendation(reply: ScoreReply, k: int) -> ScoreReply:
-    assert reply.items is not None
+def _recommendation(kept: ScoreReply, k: int) -> ScoreReply | None:
+    if kept.items is None or len(kept.items) < k:
+        return None
     return ScoreReply(
-        model=reply.model, bundle=reply.bundle, scores=reply.scores[:k], items=reply.items[:k]
+        model=kept.model, bundle=kept.bundle, scores=kept.scores[:k], items=kept.items[:k]
     )
 
 
-def _rescored(earlier: ScoreRequest, reply: ScoreReply, request: ScoreRequest) -> ScoreReply | None:
-    known = (earlier.candidates or {}).get(CANDIDATE_IDS)
+def _rescored(kept: ScoreReply, request: ScoreRequest) -> ScoreReply | None:
+    known = kept.items
     wanted = (request.candidates or {}).get(CANDIDATE_IDS)
     if known is None or wanted is None or len(known) == 0:
         return None
@@ -68,7 +74,7 @@ def _rescored(earlier: ScoreRequest, reply: ScoreReply, request: ScoreRequest) -
     found = order[place]
     if not np.array_equal(known[found], wanted):
         return None
-    return ScoreReply(model=reply.model, bundle=reply.bundle, scores=reply.scores[found])
+    return ScoreReply(model=kept.model, bundle=kept.bundle, scores=kept.scores[found])
 
 
 def prior_reply(prior: Prior, request: ScoreRequest) -> ScoreReply | None:

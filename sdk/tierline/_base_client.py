@@ -1,0 +1,189 @@
+"""What both clients share: options in, requests built, priors kept. No waiting."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tierline._channels import Outgoing
+from tierline._config import (
+    DEFAULT_DEADLINE,
+    Balancing,
+    BreakerPolicy,
+    ClientConfig,
+    EscalationPolicy,
+    HedgePolicy,
+    Mode,
+    RetryPolicy,
+    simple_tiers,
+)
+from tierline._core.call import ScoreCall
+from tierline._core.fallback import Prior
+from tierline._core.fleet import Fleet
+from tierline._exceptions import BadRequest, ConfigurationError
+from tierline._toml import read_config
+from tierline.wire import CANDIDATE_IDS, ScoreRequest
+
+Query = Mapping[str, ArrayLike]
+Candidates = ArrayLike | Mapping[str, ArrayLike]
+
+KEYED_BYTES = 4096  # queries up to this size are their own key; hashing larger ones costs too much
+
+
+class BaseClient:
+    """Configuration, fleet and request building; the two clients add the waiting."""
+
+    def __init__(
+        self,
+        *,
+        edge: Sequence[str] = (),
+        cloud: Sequence[str] = (),
+        deadline: float = DEFAULT_DEADLINE,
+        balancing: Balancing | str = Balancing.LEAST_LOADED,
+        retry: RetryPolicy | None = None,
+        hedge: HedgePolicy | None = None,
+        breaker: BreakerPolicy | None = None,
+        escalation: EscalationPolicy | None = None,
+        transport: Literal["lean", "httpx"] = "lean",
+        priors: Mapping[str, str | os.PathLike[str]] | None = None,
+        api_key: str | None = None,
+        allow_unsigned: bool = False,
+        config: ClientConfig | None = None,
+    ) -> None:
+        """``edge`` and ``cloud`` are addresses (``http(s)://``, ``unix://``, ``embedded:PATH``).
+        ``config`` says everything instead. Raises ConfigurationError."""
+        self.config = config or ClientConfig(
+            tiers=simple_tiers(list(edge), list(cloud), Balancing(balancing)),
+            deadline=deadline,
+            transport=transport,
+            retry=retry or RetryPolicy(),
+            hedge=hedge,
+            breaker=breaker or BreakerPolicy(),
+            escalation=escalation or EscalationPolicy(),
+            priors={model: Path(place) for model, place in (priors or {}).items()},
+            api_key=api_key,
+            allow_unsigned=allow_unsigned,
+        )
+        self._fleet = Fleet(self.config)
+        for model, place in self.config.priors.items():
+            self._fleet.priors[model] = _read_prior(model, place)
+        self._dice = random.Random()
+        self._pid = os.getpid()
+        self._open()
+
+    def _open(self) -> None:
+        """Make ready what waits: the channels to every endpoint."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Self:
+        """A client configured by one TOML file. Raises ConfigurationError naming the key."""
+        return cls(config=read_config(path))
+
+    def _call(
+        self,
+        model: str,
+        query: Query,
+        candidates: Candidates | None,
+        k: int | None,
+        deadline: float | None,
+        key: str | None,
+        mode: Mode | str,
+        version: str | None,
+        traceparent: str | None,
+    ) -> tuple[ScoreCall, Outgoing]:
+        span = self.config.deadline if deadline is None else deadline
+        if not span > 0:
+            raise BadRequest(f"deadline must be a positive number of seconds, got {deadline!r}")
+        request = ScoreRequest(
+            model=model,
+            query=_arrays(query, "query"),
+            candidates=None if candidates is None else _candidates(candidates),
+            k=k,
+            version=version,
+        )
+        if os.getpid() != self._pid:  # a forked child must not roll its parent's dice
+            self._pid = os.getpid()
+            self._dice.seed()
+        call_id = f"{self._dice.getrandbits(64):016x}"
+        call = ScoreCall(
+            request,
+            self._fleet,
+            deadline=time.monotonic() + span,
+            mode=mode if type(mode) is Mode else Mode(mode),
+            key=key if key is not None else _query_key(request),
+            call_id=call_id,
+            dice=self._dice,
+        )
+        return call, Outgoing(request, call_id, traceparent)
+
+    def _learn(self, model: str, prior: Prior | None) -> None:
+        if prior is not None:
+            self._fleet.priors[model] = prior
+
+
+def _arrays(named: Mapping[str, ArrayLike], what: str) -> dict[str, NDArray[np.generic]]:
+    if not isinstance(named, Mapping):
+        raise BadRequest(f"{what} must map names to arrays, got {type(named).__name__}")
+    return {name: _array(value, f"{what}[{name!r}]") for name, value in named.items()}
+
+
+def _array(value: ArrayLike, what: str) -> NDArray[np.generic]:
+    """Arrays travel as they are; plain Python numbers become int64 or float32."""
+    if isinstance(value, np.ndarray):
+        return value
+    array: NDArray[Any] = np.asarray(value)
+    if array.dtype == np.float64:
+        return array.astype(np.float32)
+    if array.size == 0:
+        return array.astype(np.int64)
+    if array.dtype.kind not in "biuf":
+        raise BadRequest(f"{what} must hold numbers, got {array.dtype}")
+    return array
+
+
+def _candidates(candidates: Candidates) -> dict[str, NDArray[np.generic]]:
+    if isinstance(candidates, Mapping):
+        named = _arrays(candidates, "candidates")
+    else:
+        ids = _array(candidates, "candidates")
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise BadRequest("candidates must be item ids, or map names to arrays of features")
+        named = {CANDIDATE_IDS: ids.astype(np.int64, copy=False)}
+    lengths = {array.shape[0] if array.ndim else 0 for array in named.values()}
+    if len(lengths) != 1:
+        raise BadRequest(f"every candidates array needs the same first axis, got {lengths}")
+    return named
+
+
+def _query_key(request: ScoreRequest) -> str | None:
+    """The key of a call that names none: its query, when it is about items and small."""
+    if request.candidates is not None and CANDIDATE_IDS not in request.candidates:
+        return None
+    if sum(array.nbytes for array in request.query.values()) > KEYED_BYTES:
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in request.query.items():
+        digest.update(name.encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _read_prior(model: str, place: Path) -> Prior:
+    file = place / "prior.npy" if place.is_dir() else place
+    key = f"priors.{model}"
+    try:
+        scores = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as bad:
+        raise ConfigurationError(f"{file} is not a readable .npy file: {bad}", key=key) from bad
+    if scores.ndim != 1 or scores.dtype != np.float32:
+        raise ConfigurationError(f"{file} must hold float32[n_items + 1]", key=key)
+    return Prior(place.name, scores)

@@ -1,0 +1,1 @@
+"""Shells: they act for the core and never decide."""
