@@ -1,0 +1,204 @@
+"""The use cases of an endpoint, whatever protocol carries them: score, models, prior, metadata."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from tierline._exceptions import (
+    CallError,
+    DeadlineExceeded,
+    FrameError,
+    ModelFailed,
+    ModelNotFound,
+    Unavailable,
+)
+from tierline._version import __version__
+from tierline.deadline import Deadline
+from tierline.wire import ErrorReply, Limits, ScoreReply, ScoreRequest
+from tierline.wire.errors import to_reply
+from tierline.wire.frames import decode_request, encode_error, encode_reply
+from tierline.wire.headers import CallHeaders, read_headers
+from tierline_serving.batching import Runner
+from tierline_serving.lifecycle import Lifecycle
+from tierline_serving.metrics import Metrics
+from tierline_serving.scorer import ModelInfo
+from tierline_serving.settings import ServerSettings
+
+OK = "ok"
+Buffer = bytes | bytearray | memoryview
+PriorLookup = Callable[[str], ScoreReply | None]
+
+_log = logging.getLogger("tierline.serving")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What to send back: the outcome's code ("ok" or an error code) and the frame's parts."""
+
+    code: str
+    frame: Sequence[Buffer]
+    retry_after: float | None = None
+    request_id: str | None = None
+    reply: ScoreReply | None = None  # the answer itself; None for an error
+    expected_wait: float = 0.0  # seconds a request arriving now would wait: the load hint
+
+
+class Handlers:
+    """Answers decoded and encoded requests for every model of this endpoint."""
+
+    def __init__(
+        self,
+        runners: Mapping[str, Runner],
+        settings: ServerSettings,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        *,
+        prior: PriorLookup | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runners = runners
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._prior = prior
+        self._clock = clock
+        self._limits = Limits(max_frame_bytes=settings.max_body_bytes)
+
+    async def score_frame(
+        self, frame: Buffer, headers: Mapping[str, str], arrived_at: float
+    ) -> Answer:
+        """Answer one request frame; errors come back as frames too, never as exceptions.
+
+        ``headers`` have lower-case names; ``arrived_at`` is when the request's head was read: the
+        deadline counts from there, since the caller's clock has run on while the body came in.
+        """
+        self._metrics.began()
+        code, queue = "cancelled", None
+        try:
+            answer = await self._answer(frame, headers, arrived_at)
+            code = answer.code
+            queue = answer.reply.timings["queue"] if answer.reply is not None else None
+            return answer
+        finally:
+            self._metrics.ended(code, self._clock() - arrived_at, queue)
+
+    async def score(self, request: ScoreRequest, deadline: Deadline) -> ScoreReply:
+        """Answer one request by its deadline. Raises CallError, and what a broken scorer raises."""
+        now = self._clock()
+        if deadline.has_passed(now):
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        if not self._lifecycle.takes_work:
+            raise Unavailable(f"the endpoint is {self._lifecycle.phase.value}; ask another")
+        runner = self._runner(request.model)
+        pinned, served = request.version, runner.scorer.info.bundle
+        if pinned is not None and pinned != served:
+            raise ModelNotFound(
+                f"model {request.model!r} is served here as {served}, not in the pinned {pinned}"
+            )
+        runner.scorer.validate(request)
+        return await runner.submit(request, deadline.at)
+
+    def models(self) -> list[ModelInfo]:
+        """The models served now."""
+        return [runner.scorer.info for runner in self._runners.values()]
+
+    def model(self, name: str) -> ModelInfo:
+        """One model. Raises ModelNotFound."""
+        return self._runner(name).scorer.info
+
+    def prior(self, name: str) -> ScoreReply:
+        """The popularity prior of a model. Raises ModelNotFound, also when it has none."""
+        self._runner(name)
+        reply = self._prior(name) if self._prior is not None else None
+        if reply is None:
+            raise ModelNotFound(f"model {name!r} has no popularity prior")
+        return reply
+
+    def metadata(self) -> dict[str, object]:
+        """What this endpoint is, as JSON values."""
+        return {
+            "name": "tierline",
+            "version": __version__,
+            "phase": self._lifecycle.phase.value,
+            "models": [as_json(info) for info in self.models()],
+        }
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a balancer should send work here."""
+        return self._lifecycle.is_ready and all(run.is_alive for run in self._runners.values())
+
+    @property
+    def asks_to_leave(self) -> bool:
+        return self._lifecycle.asks_to_leave
+
+    def metrics_text(self) -> bytes:
+        """The Prometheus text of this endpoint."""
+        return self._metrics.render(ready=self.is_ready, models=self.models())
+
+    async def _answer(self, frame: Buffer, headers: Mapping[str, str], arrived_at: float) -> Answer:
+        request_id: str | None = None
+        try:
+            said = read_headers(headers, now=arrived_at)
+            request_id = said.request_id
+            deadline = self._deadline(said, arrived_at)
+            if deadline.has_passed(self._clock()):
+                raise DeadlineExceeded("the deadline had passed when the request arrived")
+            request = decode_request(frame, self._limits)
+            reply = await self.score(request, deadline)
+            parts = _encoded(reply)
+        except (CallError, FrameError) as error:
+            return error_answer(to_reply(error), request_id)
+        except Exception as error:  # the shell's edge: logged here, told to the caller by its id
+            return internal_error(error, request_id)
+        wait = self._runner(request.model).expected_wait()
+        return Answer(code=OK, frame=parts, request_id=request_id, reply=reply, expected_wait=wait)
+
+    def _deadline(self, said: CallHeaders, arrived_at: float) -> Deadline:
+        if said.deadline is None:
+            return Deadline(arrived_at + self._settings.default_timeout)
+        return Deadline(min(said.deadline.at, arrived_at + self._settings.max_timeout))
+
+    def _runner(self, name: str) -> Runner:
+        runner = self._runners.get(name)
+        if runner is None:
+            known = ", ".join(sorted(self._runners)) or "none"
+            raise ModelNotFound(f"there is no model {name!r} here; models: {known}")
+        return runner
+
+
+def _encoded(reply: ScoreReply) -> Sequence[Buffer]:
+    try:
+        return encode_reply(reply)
+    except FrameError as error:  # the scorer's fault, not the caller's
+        raise ModelFailed(f"the model's answer is none: {error}") from error
+
+
+def error_answer(error: ErrorReply, request_id: str | None = None) -> Answer:
+    """An error as an answer."""
+    return Answer(
+        code=error.code,
+        frame=encode_error(error),
+        retry_after=error.retry_after,
+        request_id=request_id,
+    )
+
+
+def internal_error(error: Exception, request_id: str | None) -> Answer:
+    """Log an unexpected exception; the caller learns an id to ask about, and nothing else."""
+    known_id = request_id or uuid.uuid4().hex
+    _log.error("request failed", exc_info=error, extra={"request_id": known_id})
+    message = f"the model failed on this request; the server's log knows it as {known_id}"
+    return error_answer(ErrorReply(code="model_failed", message=message), known_id)
+
+
+def as_json(info: ModelInfo) -> dict[str, object]:
+    """A ModelInfo as JSON values."""
+    values: dict[str, object] = {item.name: getattr(info, item.name) for item in fields(info)}
+    values["inputs"] = [dict(spec) for spec in info.inputs]
+    values["details"] = dict(info.details)
+    return values

@@ -1,0 +1,299 @@
+"""Runs an endpoint in this process: listen, warm up, serve, drain, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from tierline._exceptions import ConfigurationError, TierlineError
+from tierline.wire import ScoreRequest
+from tierline_serving.app import App
+from tierline_serving.batching import Runner
+from tierline_serving.handlers import Handlers, PriorLookup
+from tierline_serving.lifecycle import Event, Lifecycle
+from tierline_serving.metrics import Metrics
+from tierline_serving.scorer import Scorer
+from tierline_serving.settings import KEEP_ALIVE, ServerSettings
+
+EXIT_DONE, EXIT_FAILED = 0, 1
+
+WARM_UP_TIMEOUT = 120.0  # seconds: a first run may compile kernels
+LINGER = 0.1  # seconds after the listener closed for requests already on their way in
+_BACKLOG = 2048
+
+_log = logging.getLogger("tierline.serving")
+
+
+def serve(
+    scorers: Sequence[Scorer],
+    settings: ServerSettings | None = None,
+    *,
+    warm_up: Mapping[str, ScoreRequest] | None = None,
+    prior: PriorLookup | None = None,
+    say: Callable[[str], None] | None = None,
+) -> int:
+    """Serve the scorers until SIGTERM or SIGINT; returns an exit code.
+
+    ``warm_up`` maps a model to a request scored before the endpoint says it is ready; when one
+    fails, nothing is served. The first signal drains: not ready, ``Connection: close`` on every
+    answer, still accepting for ``lame_duck`` seconds, then at most ``drain`` more to finish. A
+    second one leaves at once. Returns 0 when everything accepted was answered, else 1. Owns the
+    scorers: they are closed on the way out. Raises ConfigurationError when it cannot listen.
+    """
+    settings = settings or ServerSettings()
+    server = Server(scorers, settings, warm_up=warm_up, prior=prior, say=say or _print)
+    sockets = listen(settings)
+    try:
+        with asyncio.Runner(loop_factory=server.loop_factory()) as runner:
+            return runner.run(server.run(sockets))
+    finally:
+        for listener in sockets:
+            listener.close()
+        if settings.unix_socket is not None:
+            settings.unix_socket.unlink(missing_ok=True)
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers: they close the listener at once, and we do not."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    def stop_listening(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+class Server:
+    """One endpoint's parts, wired; ``run`` is its whole life."""
+
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        settings: ServerSettings,
+        *,
+        warm_up: Mapping[str, ScoreRequest] | None = None,
+        prior: PriorLookup | None = None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._warm_up = dict(warm_up or {})
+        self._say = say
+        self._lifecycle = Lifecycle()
+        metrics = Metrics()
+        self._runners = _runners(scorers, settings, metrics, self._warm_up)
+        handlers = Handlers(self._runners, settings, self._lifecycle, metrics, prior=prior)
+        self._http = _Uvicorn(_uvicorn_config(App(handlers, settings), settings))
+        self._signals = 0
+        self._asked_to_stop = asyncio.Event()
+        self._told_twice = asyncio.Event()
+
+    def loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
+        """uvloop's when it is installed."""
+        return self._http.config.get_loop_factory()
+
+    async def run(self, sockets: Sequence[socket.socket]) -> int:
+        """Serve on bound sockets until signalled; returns an exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        for runner in self._runners.values():
+            runner.start()
+        serving = asyncio.create_task(self._http.serve(sockets=list(sockets)))
+        try:
+            failed = await self._until_told(serving, sockets)
+            unanswered = await self._leave(serving)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        self._close_runners()
+        return EXIT_FAILED if failed or unanswered else EXIT_DONE
+
+    async def _until_told(
+        self, serving: asyncio.Task[None], sockets: Sequence[socket.socket]
+    ) -> bool:
+        """Warm up, say so, and wait for a signal; True when the start failed."""
+        asked = asyncio.create_task(self._asked_to_stop.wait())
+        warming = asyncio.create_task(self._warm())
+        try:
+            await asyncio.wait({asked, warming, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if warming.done() and warming.exception() is not None:
+                self._complain(warming.exception())
+                return True
+            if warming.done() and not serving.done():
+                self._lifecycle.on(Event.WARMED)
+                self._say(self._ready_line(sockets))
+                await asyncio.wait({asked, serving}, return_when=asyncio.FIRST_COMPLETED)
+            return serving.done()
+        finally:
+            asked.cancel()
+            warming.cancel()
+
+    async def _warm(self) -> None:
+        for name, request in self._warm_up.items():
+            runner = self._runners[name]
+            runner.scorer.validate(request)
+            await runner.submit(request, time.monotonic() + WARM_UP_TIMEOUT)
+            runner.forget_costs()
+
+    async def _leave(self, serving: asyncio.Task[None]) -> int:
+        """Drain; returns how many accepted requests were left without an answer of a model."""
+        if self._asked_to_stop.is_set() and not serving.done():
+            self._lifecycle.on(Event.DRAIN)
+            await self._wait_unless_told_twice(self._settings.lame_duck)
+            self._http.stop_listening()
+            await self._wait_unless_told_twice(LINGER)
+        self._http.should_exit = True
+        telling = asyncio.create_task(self._told_twice.wait())
+        try:
+            await asyncio.wait(
+                {serving, telling},
+                timeout=self._settings.drain,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            unanswered = 0
+            if not serving.done():
+                reason = "the endpoint is leaving and could not finish in time; ask another"
+                unanswered = sum(run.abandon(reason) for run in self._runners.values())
+                self._http.force_exit = self._told_twice.is_set()
+            await serving
+        finally:
+            telling.cancel()
+        self._lifecycle.on(Event.STOP)
+        return unanswered
+
+    async def _wait_unless_told_twice(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._told_twice.wait()
+        except TimeoutError:
+            pass
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        (self._asked_to_stop if self._signals == 1 else self._told_twice).set()
+
+    def _close_runners(self) -> None:
+        for name, runner in self._runners.items():
+            if not runner.close():
+                _log.error("scoring thread did not stop", extra={"model": name})
+
+    def _complain(self, error: BaseException | None) -> None:
+        if not isinstance(error, TierlineError):
+            _log.error("warm-up failed", exc_info=error)
+        self._say(f"not started: the warm-up request failed: {error}")
+
+    def _ready_line(self, sockets: Sequence[socket.socket]) -> str:
+        where = " and ".join(address(each) for each in sockets)
+        infos = [runner.scorer.info for runner in self._runners.values()]
+        what = "; ".join(f"model {info.name}, bundle {info.bundle}" for info in infos)
+        return f"ready on {where} ({what})"
+
+
+def listen(settings: ServerSettings) -> list[socket.socket]:
+    """Bind what the settings name. Raises ConfigurationError with the reason when it cannot."""
+    sockets: list[socket.socket] = []
+    try:
+        if settings.port is not None:
+            sockets.append(_listen_tcp(settings.host, settings.port))
+        if settings.unix_socket is not None:
+            sockets.append(_listen_unix(settings.unix_socket))
+    except BaseException:
+        for listener in sockets:
+            listener.close()
+        raise
+    return sockets
+
+
+def address(listener: socket.socket) -> str:
+    """Where a bound socket is reached, as the URL a client is given."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix://{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        listener = socket.create_server((bare, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}", key="port"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
+            path.unlink()  # left behind by a process that was killed
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {path}: {error.strerror or error}", key="unix_socket"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def _runners(
+    scorers: Sequence[Scorer],
+    settings: ServerSettings,
+    metrics: Metrics,
+    warm_up: Mapping[str, ScoreRequest],
+) -> dict[str, Runner]:
+    runners: dict[str, Runner] = {}
+    for scorer in scorers:
+        if scorer.info.name in runners:
+            raise ConfigurationError(f"two scorers serve the model {scorer.info.name!r}")
+        runners[scorer.info.name] = Runner(scorer, settings.batch, on_batch=metrics.batch_finished)
+    if not runners:
+        raise ConfigurationError("give at least one scorer to serve")
+    if unknown := sorted(set(warm_up) - set(runners)):
+        raise ConfigurationError(f"warm-up requests for models not served: {', '.join(unknown)}")
+    return runners
+
+
+def _uvicorn_config(app: App, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(settings.drain) + 1,
+    )
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

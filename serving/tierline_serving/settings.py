@@ -1,0 +1,87 @@
+"""How a server listens, what it takes in and how it leaves: one frozen, validated value."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tierline._exceptions import ConfigurationError
+from tierline_serving.batching.batcher import BatchLimits
+
+DEFAULT_PORT = 8101
+DEFAULT_MAX_BODY_BYTES = 16 * 1024 * 1024  # the wire's own limit on a frame
+DEFAULT_LAME_DUCK = 1.0  # longer than a client's or a balancer's readiness check takes to notice
+DEFAULT_DRAIN = 10.0  # well inside the 30 s Kubernetes grants before it kills
+DEFAULT_TIMEOUT = 10.0  # for a request that names no deadline
+DEFAULT_MAX_TIMEOUT = 60.0  # nobody may hold a place in the queue longer
+DEFAULT_READ_TIMEOUT = 10.0  # for a body that comes in pieces
+KEEP_ALIVE = 5  # the client's pool gives idle connections up sooner, so that none goes stale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Settings of one server process. Times are in seconds. Raises ConfigurationError.
+
+    ``port`` 0 takes a free one, None listens on ``unix_socket`` only. Listening beyond this
+    machine is refused unless ``allow_remote`` says that it is meant.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = DEFAULT_PORT
+    unix_socket: Path | None = None
+    allow_remote: bool = False
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    batch: BatchLimits = field(default_factory=BatchLimits)
+    default_timeout: float = DEFAULT_TIMEOUT
+    max_timeout: float = DEFAULT_MAX_TIMEOUT
+    read_timeout: float = DEFAULT_READ_TIMEOUT
+    lame_duck: float = DEFAULT_LAME_DUCK
+    drain: float = DEFAULT_DRAIN
+
+    def __post_init__(self) -> None:
+        self._check_addresses()
+        if self.max_body_bytes < 1:
+            raise ConfigurationError(
+                f"must be at least 1, got {self.max_body_bytes}", key="max_body_bytes"
+            )
+        for name in ("default_timeout", "max_timeout", "read_timeout"):
+            _check_seconds(name, getattr(self, name), above_zero=True)
+        for name in ("lame_duck", "drain"):
+            _check_seconds(name, getattr(self, name), above_zero=False)
+        if self.default_timeout > self.max_timeout:
+            raise ConfigurationError(
+                f"must be at most max_timeout ({self.max_timeout}), got {self.default_timeout}",
+                key="default_timeout",
+            )
+
+    def _check_addresses(self) -> None:
+        if self.port is None and self.unix_socket is None:
+            raise ConfigurationError("give a port or a unix_socket to listen on", key="port")
+        if self.port is None:
+            return
+        if not 0 <= self.port <= 65535:
+            raise ConfigurationError(f"must be from 0 to 65535, got {self.port}", key="port")
+        if not self.allow_remote and not is_loopback(self.host):
+            raise ConfigurationError(
+                f"{self.host!r} can be reached from other machines, and this server trusts whoever "
+                "reaches it; if that is meant, say --allow-remote, and put access control in front",
+                key="host",
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``; names other than localhost count as remote."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_seconds(name: str, value: float, *, above_zero: bool) -> None:
+    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        expected = "a positive number" if above_zero else "zero or a positive number"
+        raise ConfigurationError(f"must be {expected} of seconds, got {value!r}", key=name)
