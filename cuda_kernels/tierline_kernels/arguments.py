@@ -243,7 +243,7 @@ def _check_mask(mask: NDArray[Any] | None, rows: int, n: int) -> NDArray[np.bool
             f"mask must be bool [{n}] or [{rows}, {n}] (True keeps), "
             f"not {mask.dtype} {list(mask.shape)}."
         )
-    return aligned(mask.reshape(-1, n) if mask.ndim == 1 else mask)
+    return aligned(mask[None] if mask.ndim == 1 else mask)
 
 
 def _check_exclude(
