@@ -76,10 +76,16 @@ def test_leaving_the_block_ends_children_of_the_processes_too(tmp_path: Path) ->
 
 
 def test_an_error_inside_the_block_ends_the_processes(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Fleet(tmp_path) as fleet:
-        pid = fleet.start("one", SLEEPER)
-        raise ZeroDivisionError
-    assert ended(pid)
+    started: list[int] = []
+
+    def fail_with_a_process_running() -> None:
+        with Fleet(tmp_path) as fleet:
+            started.append(fleet.start("one", SLEEPER))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_with_a_process_running()
+    assert ended(started[0])
 
 
 def test_a_killed_process_is_gone_when_kill_returns(tmp_path: Path) -> None:
