@@ -24,7 +24,8 @@ DOCUMENTS = [
 SOURCE_ROOTS = ("sdk", "serving", "edge_runtime", "cloud_runtime", "cuda_kernels")
 OTHER_ROOTS = ("examples", "tests", "benchmarks", "docs")
 
-LINKING = [*DOCUMENTS, *(ROOT / root / "README.md" for root in (*SOURCE_ROOTS, *OTHER_ROOTS))]
+PAGES = [ROOT / root / "README.md" for root in (*SOURCE_ROOTS, *OTHER_ROOTS)]
+LINKING = list(dict.fromkeys([*DOCUMENTS, *PAGES]))
 
 FENCE = re.compile(r"^```python\s*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!--\s*not run:\s*\S.*?-->\s*\Z", re.DOTALL)
