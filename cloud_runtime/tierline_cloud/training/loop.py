@@ -151,9 +151,12 @@ def _validate(model: torch.nn.Module, split: Split) -> float:
 
 
 def _note(state: TrainState) -> str:
-    entry = state.progress.history[-1]
-    best = f"best valid NDCG@10 {state.progress.best_score:.4f} (epoch {state.progress.best_epoch})"
-    return f"loss {entry['loss']:.4f}, {best}, {entry['seconds']:.0f} s"
+    progress = state.progress
+    entry = progress.history[-1]
+    note = f"loss {entry['loss']:.4f}, {entry['seconds']:.0f} s"
+    if progress.best_epoch:
+        note += f", best valid NDCG@10 {progress.best_score:.4f} (epoch {progress.best_epoch})"
+    return note
 
 
 def _report(progress: Progress) -> TrainReport:
