@@ -1,0 +1,255 @@
+"""The lean transport: blocking sockets, kept alive, one write a request and one read an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Sequence
+from random import Random
+from time import monotonic
+
+from tierline._exceptions import (
+    AttemptTimedOut,
+    ConnectFailed,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TransportError,
+)
+from tierline._transports.base import Buffer, WireRequest, WireResponse
+from tierline._transports.fork import forget_after_fork
+from tierline._transports.http1 import ResponseParser, field_lines, request_head
+from tierline._transports.idle import MAX_CONNECTIONS, IdleConnections, retirement
+from tierline._transports.origin import Origin
+
+_READ_SIZE = 64 * 1024
+_MAX_PARTS = 512  # of one sendmsg; Linux takes 1024
+
+
+class LeanTransport:
+    """A pool of kept-alive connections to one origin, for any number of threads."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        tls: ssl.SSLContext | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        self._origin = origin
+        self._tls = (tls or ssl.create_default_context()) if origin.is_tls else None
+        self._standing = f"host: {origin.authority}\r\n{field_lines(headers)}"
+        self._max_connections = max_connections
+        self._closed = False
+        self._pool = _Pool(max_connections)
+        forget_after_fork(self)
+
+    def send(self, request: WireRequest, *, timeout: float) -> WireResponse:
+        """Carry one request and bring its answer; see ``Transport``."""
+        deadline = monotonic() + timeout
+        parts = [request_head(request, self._standing), *request.body]
+        if self._closed:
+            raise LocalProtocolError("this transport is closed")
+        pool = self._pool
+        if not pool.slots.acquire(timeout=max(0.0, timeout)):
+            raise AttemptTimedOut(f"no connection came free within {timeout:.3f} s")
+        try:
+            return self._exchange(pool, parts, deadline)
+        except TimeoutError as error:
+            raise AttemptTimedOut(f"no whole answer within {timeout:.3f} s") from error
+        finally:
+            pool.slots.release()
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when their answer is in."""
+        self._closed = True
+        self._pool.close()
+
+    def forget(self) -> None:
+        """In a forked child: begin with an empty pool. Closing our copies leaves the parent's."""
+        abandoned, self._pool = self._pool, _Pool(self._max_connections)
+        for connection in abandoned.idle.clear():  # no lock: its holder may not exist here
+            connection.close()
+
+    def _exchange(self, pool: _Pool, parts: list[Buffer], deadline: float) -> WireResponse:
+        connection = pool.take()
+        if connection is not None:
+            try:
+                return self._carry(pool, connection, parts, deadline)
+            except _Stale:
+                pass  # score calls are pure: once more, on a connection nobody has closed
+        connection = self._connect(pool, deadline)
+        try:
+            return self._carry(pool, connection, parts, deadline)
+        except _Stale as stale:
+            raise RemoteProtocolError(str(stale)) from stale.__cause__
+
+    def _carry(
+        self, pool: _Pool, connection: _Connection, parts: list[Buffer], deadline: float
+    ) -> WireResponse:
+        reusable = False
+        try:
+            response, reusable = connection.exchange(parts, deadline)
+        finally:
+            if not (reusable and pool.put(connection)):
+                connection.close()
+        return response
+
+    def _connect(self, pool: _Pool, deadline: float) -> _Connection:
+        sock = None
+        try:
+            sock = _open_socket(self._origin, deadline)
+            if self._tls is not None:
+                # httpx sets this on a context it shares with us; we speak HTTP/1.1 only.
+                self._tls.set_alpn_protocols(["http/1.1"])
+                sock.settimeout(_remaining(deadline))
+                sock = self._tls.wrap_socket(sock, server_hostname=self._origin.host)
+        except TimeoutError:
+            _close(sock)
+            raise
+        except (OSError, UnicodeError) as error:  # UnicodeError: no such host name
+            _close(sock)
+            raise ConnectFailed(f"cannot connect to {self._origin.authority}: {error}") from error
+        except BaseException:
+            _close(sock)
+            raise
+        return _Connection(sock, retirement(monotonic(), pool.rng))
+
+
+class _Pool:
+    """The connections of one process: slots for all, a list of the idle ones."""
+
+    def __init__(self, max_connections: int) -> None:
+        self.slots = threading.Semaphore(max_connections)
+        self.idle: IdleConnections[_Connection] = IdleConnections()
+        self.rng = Random()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def take(self) -> _Connection | None:
+        with self._lock:
+            connection, to_close = self.idle.take(monotonic())
+        for old in to_close:
+            old.close()
+        return connection
+
+    def put(self, connection: _Connection) -> bool:
+        with self._lock:
+            return not self._closed and self.idle.put(connection, monotonic())
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            connections = self.idle.clear()
+        for connection in connections:
+            connection.close()
+
+
+class _Stale(Exception):
+    """The connection ended before one byte of the answer. Never leaves this module."""
+
+
+class _Connection:
+    """One socket, used by one thread at a time."""
+
+    __slots__ = ("_sock", "is_open", "retire_at")
+
+    def __init__(self, sock: socket.socket, retire_at: float) -> None:
+        self._sock = sock
+        self.retire_at = retire_at
+        self.is_open = True
+
+    def exchange(self, parts: list[Buffer], deadline: float) -> tuple[WireResponse, bool]:
+        """Send the parts, read the answer; and whether the connection may serve again.
+
+        Raises TimeoutError at the deadline, _Stale and RemoteProtocolError.
+        """
+        parser = ResponseParser()
+        sock = self._sock
+        try:
+            # An endpoint may refuse and hang up before it read everything: its answer counts.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._send(parts, deadline)
+            while True:
+                sock.settimeout(_remaining(deadline))
+                data = sock.recv(_READ_SIZE)
+                if not data:
+                    raise parser.eof()
+                response = parser.feed(data)
+                if response is not None:
+                    return response, parser.reusable
+        except TimeoutError:
+            raise
+        except (OSError, RemoteProtocolError) as error:
+            if not parser.started:
+                raise _Stale(f"the endpoint hung up before its answer ({error})") from error
+            if isinstance(error, TransportError):
+                raise
+            raise RemoteProtocolError(f"the connection broke in mid-answer: {error}") from error
+
+    def close(self) -> None:
+        self.is_open = False
+        _close(self._sock)
+
+    def _send(self, parts: list[Buffer], deadline: float) -> None:
+        sock = self._sock
+        if isinstance(sock, ssl.SSLSocket):  # cannot gather
+            parts = [b"".join(parts)]
+        queue = [memoryview(part).cast("B") for part in parts if len(part)]
+        while queue:
+            sock.settimeout(_remaining(deadline))
+            if isinstance(sock, ssl.SSLSocket):
+                sent = sock.send(queue[0])
+            else:
+                sent = sock.sendmsg(queue[:_MAX_PARTS])
+            done = 0
+            while done < len(queue) and sent >= queue[done].nbytes:
+                sent -= queue[done].nbytes
+                done += 1
+            del queue[:done]
+            if sent:
+                queue[0] = queue[0][sent:]
+
+
+def _open_socket(origin: Origin, deadline: float) -> socket.socket:
+    if origin.path:
+        return _connect_to(socket.AF_UNIX, origin.path, deadline)
+    failure: OSError | None = None
+    found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    for family, _, _, _, address in found:
+        try:
+            sock = _connect_to(family, address, deadline)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            failure = error
+            continue
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    raise failure or OSError("the name has no address")
+
+
+def _connect_to(family: int, address: object, deadline: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(_remaining(deadline))
+        sock.connect(address)  # type: ignore[arg-type]  # typeshed cannot say which family it is
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - monotonic()
+    if left <= 0.0:
+        raise TimeoutError
+    return left
+
+
+def _close(sock: socket.socket | None) -> None:
+    if sock is not None:
+        with contextlib.suppress(OSError):  # it is gone either way
+            sock.close()
