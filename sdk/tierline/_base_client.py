@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -38,7 +39,7 @@ Candidates = ArrayLike | Mapping[str, ArrayLike]
 KEYED_BYTES = 4096  # queries up to this size are their own key; hashing larger ones costs too much
 
 
-class BaseClient:
+class BaseClient(ABC):
     """Configuration, fleet and request building; the two clients add the waiting."""
 
     def __init__(
@@ -79,9 +80,9 @@ class BaseClient:
         self._pid = os.getpid()
         self._open()
 
+    @abstractmethod
     def _open(self) -> None:
         """Make ready what waits: the channels to every endpoint."""
-        raise NotImplementedError
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Self:

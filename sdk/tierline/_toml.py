@@ -106,9 +106,9 @@ def _tier(entry: Table, where: str, folder: Path) -> Tier:
 
 
 def _endpoint(item: object, where: str, folder: Path) -> Endpoint:
-    table: Table = {"url": item} if isinstance(item, str) else item if _is_table(item) else {}
-    if not table:
+    if not isinstance(item, str | dict):
         raise ConfigurationError("must be an address or {url = …, weight = …}", key=where)
+    table: Table = {"url": item} if isinstance(item, str) else item
     _known(table, ("url", "weight"), where)
     if "url" not in table:
         raise ConfigurationError("is missing", key=f"{where}.url")
@@ -135,13 +135,9 @@ def _known(table: Table, keys: tuple[str, ...], where: str) -> None:
 
 def _table(document: Table, name: str) -> Table:
     table = document.get(name, {})
-    if not _is_table(table):
+    if not isinstance(table, dict):
         raise ConfigurationError(f"must be a table, written [{name}]", key=name)
-    return table  # type: ignore[no-any-return]
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, dict)
+    return table
 
 
 def _typed(value: Any, kind: str, key: str) -> Any:  # Any: the value is what the kind says

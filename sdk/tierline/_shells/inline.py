@@ -20,9 +20,10 @@ def run(call: ScoreCall, outgoing: Outgoing, channels: Mapping[str, Channel], lo
         with lock:
             commands = call.begin(time.monotonic())
         while True:
-            commands = _act(commands, call, outgoing, channels, lock)
-            if isinstance(commands, Answer):
-                return commands
+            step = _act(commands, call, outgoing, channels, lock)
+            if isinstance(step, Answer):
+                return step
+            commands = step
     except BaseException as interruption:
         if not isinstance(interruption, TierlineError):
             with lock:
