@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly lint check promises clean
+.PHONY: help setup demo test nightly style types imports check promises clean
 
 PY := .venv/bin/python
 # COVERAGE=1 also reports the branches the tests reach.
@@ -26,13 +26,19 @@ test: setup  ## Run the tests (COVERAGE=1 reports the branches they reach).
 nightly: setup  ## Run every test, with those too slow for each change.
 	@$(PY) -m pytest -q
 
-lint: setup  ## Check style, types and who may import whom.
+style: setup  ## Check style and formatting (ruff).
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+
+types: setup  ## Check types: the packages, the typed use of the API, the promises runner (mypy, strict).
 	@$(PY) -m mypy
+	@$(PY) -m mypy tests/typing/api.py
+	@$(PY) -m mypy benchmarks/promises/*.py
+
+imports: setup  ## Check who may import whom (import-linter).
 	@.venv/bin/lint-imports
 
-check: lint test  ## The whole gate: lint, then test.
+check: style types imports test  ## The whole gate: style, types, imports, then tests.
 
 promises: setup  ## Measure what Tierline promises and print what falls short (ONLY=core,kernels chooses).
 	@$(PY) benchmarks/promises/run.py $(if $(ONLY),--only "$(ONLY)")

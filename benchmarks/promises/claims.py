@@ -147,17 +147,27 @@ def judge(claim: Claim, figures: Figures) -> Outcome:
     """Hold one claim against its command's figures."""
     if figures.trouble:
         return _not_measured(claim, figures.trouble)
-    found: object = figures.values
-    for part in claim.key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return _not_measured(claim, f"the command printed no figure named {claim.key!r}")
-        found = found[part]
-    if type(found) not in (int, float):
-        return _not_measured(claim, f"{claim.key!r} is {found!r}, not a number")
-    assert isinstance(found, int | float)
-    verdict = Verdict.KEPT if claim.bar.holds(found) else Verdict.MISSED
-    reason = "" if verdict is Verdict.KEPT else f"measured {found:g}, the bar is {claim.bar}"
-    return Outcome(claim=claim, measured=float(found), verdict=verdict, reason=reason)
+    found = []
+    for key in claim.key.split(" minus "):
+        figure = _find(figures.values, key)
+        if figure is None:
+            return _not_measured(claim, f"the command printed no figure named {key!r}")
+        if isinstance(figure, bool) or not isinstance(figure, int | float):
+            return _not_measured(claim, f"{key!r} is {figure!r}, not a number")
+        found.append(float(figure))
+    measured = found[0] - sum(found[1:])
+    verdict = Verdict.KEPT if claim.bar.holds(measured) else Verdict.MISSED
+    reason = "" if verdict is Verdict.KEPT else f"measured {measured:g}, the bar is {claim.bar}"
+    return Outcome(claim=claim, measured=measured, verdict=verdict, reason=reason)
+
+
+def _find(values: object, key: str) -> object:
+    """The figure under a dotted key, or None (which JSON's null is too: no figure)."""
+    for part in key.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return None
+        values = values[part]
+    return values
 
 
 def _not_measured(claim: Claim, reason: str) -> Outcome:
