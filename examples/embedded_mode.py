@@ -63,9 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", help="folder of an edge bundle of kind `sequence`")
     parser.add_argument("--history", nargs="*", type=int, default=[1, 2, 3], help="item ids")
     parser.add_argument("--k", type=int, default=10, help="how many items (10)")
-    parser.add_argument(
-        "--cloud", nargs="*", default=[], help="cloud endpoints, for unsure answers"
-    )
+    parser.add_argument("--cloud", nargs="*", default=[], help="cloud endpoints for unsure answers")
     parser.add_argument("--deadline", type=float, default=0.25, help="seconds a call may take")
     parser.add_argument("--allow-unsigned", action="store_true", help="accept an unsigned bundle")
     return parser

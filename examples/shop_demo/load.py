@@ -63,14 +63,14 @@ class Load:
         self.plan = plan
         self.outcomes: list[Outcome] = []  # list.append is atomic: no lock
         self._began = 0.0
+        self._client = tierline.Client(edge=plan.edge, cloud=plan.cloud, deadline=plan.deadline)
         self._stop = threading.Event()
         self._pool = concurrent.futures.ThreadPoolExecutor(CALLERS, thread_name_prefix="caller")
         self._callers: list[concurrent.futures.Future[None]] = []
 
     def start(self) -> None:
-        """Connect, learn the popularity prior, then begin to call."""
+        """Learn the popularity prior, then begin to call."""
         plan, half = self.plan, CALLERS // 2
-        self._client = tierline.Client(edge=plan.edge, cloud=plan.cloud, deadline=plan.deadline)
         self._client.prepare(plan.model)
         self._began = time.monotonic()
         even = iter(range(0, len(plan.visits), 2))  # next() on it is atomic: the threads share it

@@ -15,7 +15,14 @@ from rich.table import Table
 
 PASSES = ("edge only", "tiered", "cloud only")
 TIERS = ("edge", "cloud", "client")
-COLOURS = {"edge": "#2a78b8", "cloud": "#d9762b", "client": "#7a4fa3", "failed": "#c0202c"}
+KINDS = {  # a dot's kind → its colour and marker; the faint crowd first, the rare on top
+    "edge": ("#2a78b8", "o"),
+    "cloud": ("#2f9e58", "o"),
+    "edge, degraded": ("#e08a1e", "^"),
+    "client, degraded": ("#7a4fa3", "s"),
+    "failed": ("#c0202c", "X"),
+}
+OUTAGES = (("cloud cut", "cloud restored"), ("edge-1 killed", "edge-1 ready again"))
 
 Figures = dict[str, Any]  # what json.dumps takes: nested plain values
 
@@ -95,19 +102,42 @@ def timeline_of(events: Sequence[Event]) -> str:
 
 
 def draw(path: Path, outcomes: Sequence[Outcome], events: Sequence[Event], title: str) -> None:
-    """Write a PNG: every call a dot (when, how long, which tier), every event a line."""
+    """Write a PNG: every call a dot (when, how long, who answered), every outage a band."""
     import matplotlib  # here: half a second that the load must not wait for
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(11, 5), dpi=120, layout="constrained")
-    for tier, colour in COLOURS.items():
-        dots = [one for one in outcomes if (one.tier or "failed") == tier]
+    for kind, (colour, marker) in KINDS.items():
+        dots = [one for one in outcomes if _kind(one) == kind]
         if dots:
-            times = [one.elapsed * 1000 for one in dots]
-            label = f"{tier} ({len(dots)})"
-            axes.scatter([one.at for one in dots], times, s=9, c=colour, label=label, linewidths=0)
+            when, times = [one.at for one in dots], [one.elapsed * 1000 for one in dots]
+            label = f"{kind} ({len(dots)})"
+            axes.scatter(when, times, s=14, c=colour, marker=marker, label=label, linewidths=0)
+    slowest = max(one.elapsed for one in outcomes) * 1000
+    axes.set(yscale="log", xlabel="seconds since the load began", ylabel="milliseconds a call")
+    axes.set_ylim(top=slowest * 6)  # room above the dots for the events' names
+    axes.yaxis.set_major_formatter("{x:g}")
+    _mark(axes, events, max(one.at for one in outcomes))
+    axes.set_title(title, loc="left", fontsize=10)
+    figure.legend(loc="outside right upper", title="answered by")
+    axes.grid(axis="y", alpha=0.25)
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def _kind(outcome: Outcome) -> str:
+    if outcome.failure:
+        return "failed"
+    return outcome.tier + (", degraded" if outcome.quality == "degraded" else "")
+
+
+def _mark(axes: Any, events: Sequence[Event], end: float) -> None:  # Any: matplotlib is untyped
+    at = {event.label: event.at for event in events}
+    for began, ended in OUTAGES:
+        if began in at:
+            axes.axvspan(at[began], at.get(ended, end), color="#888888", alpha=0.13, linewidth=0)
     for event in events:
         axes.axvline(event.at, color="#444444", lw=0.8, ls="--")
         axes.annotate(
@@ -120,9 +150,3 @@ def draw(path: Path, outcomes: Sequence[Outcome], events: Sequence[Event], title
             va="top",
             fontsize=8,
         )
-    axes.set(yscale="log", xlabel="seconds since the load began", ylabel="milliseconds a call")
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.legend(loc="upper right", framealpha=0.9, title="answered by")
-    axes.grid(axis="y", alpha=0.25)
-    figure.savefig(path)
-    pyplot.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-for folder in (EXAMPLES, EXAMPLES / "shop_demo"):
+HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parents[1] / "examples"
+for folder in (EXAMPLES, EXAMPLES / "shop_demo", HERE):
     sys.path.insert(0, str(folder))

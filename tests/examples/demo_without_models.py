@@ -1,0 +1,37 @@
+"""The demo with fake tiers for the trained ones: real processes, relay, faults and table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1] / "examples" / "shop_demo"), str(HERE)]
+
+import run  # noqa: E402
+from fake_tier import N_ITEMS  # noqa: E402
+from fleet import Fleet  # noqa: E402
+from load import Visit  # noqa: E402
+from shop import Shop  # noqa: E402
+
+
+def no_training(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
+    return Shop(edge_bundle=work, cloud_bundle=work, data=work)
+
+
+def made_up_visits(data: Path, calls: int, seed: int) -> list[Visit]:
+    return [
+        Visit(user=user, history=(1, 2 + user % 5), target=1 + user % N_ITEMS)
+        for user in range(calls)
+    ]
+
+
+def serve_fake(name: str, shop: Shop, port: int) -> list[str]:
+    tier = "cloud" if name == "cloud" else "edge"
+    uncertainty = "0.0" if name == "edge-2" else "0.9"
+    return [sys.executable, str(HERE / "fake_tier.py"), tier, str(port), uncertainty]
+
+
+if __name__ == "__main__":
+    run.train, run.visits_of, run._serve = no_training, made_up_visits, serve_fake
+    sys.exit(run.main())

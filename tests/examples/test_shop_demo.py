@@ -1,0 +1,80 @@
+"""The demo's own machinery, whole, on fake tiers: every call answered, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).resolve().parent / "demo_without_models.py"
+TIMEOUT = 60.0  # seconds for one miniature demo on a busy machine
+
+pytestmark = pytest.mark.slow
+
+
+def command(work: Path, *arguments: str) -> list[str]:
+    fast = ("--calls", "200", "--rate", "100")
+    return [sys.executable, str(DEMO), "--work", str(work), *fast, *arguments]
+
+
+def processes_mentioning(text: str) -> list[str]:
+    """Command lines of every process that names ``text``, this one's own children included."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue  # it ended while we looked
+            if text in line:
+                found.append(line)
+    return found
+
+
+def test_every_call_is_answered_whatever_breaks_and_the_table_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path, "--json", "-"), capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    tiered = figures["tiered"]
+    assert (tiered["calls"], tiered["failed"]) == (200, 0)
+    assert tiered["callers"] == {"threads": 100, "asyncio": 100}
+    assert tiered["escalations"]["sent"] >= tiered["escalations"]["answered by cloud"] > 0
+    assert tiered["degraded"] == sum(tiered["degraded by reason"].values()) > 0
+    assert figures["cloud only"]["tiers"]["cloud"]["share"] == 1.0
+    labels = [event["event"] for event in figures["timeline"]]
+    assert labels[:4] == ["cloud cut", "cloud restored", "edge-1 killed", "edge-1 restarted"]
+    assert "failed calls" in done.stdout
+    assert list(tmp_path.rglob("timeline.png"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_an_interrupted_demo_ends_everything_it_started(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    demo = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True)
+    with demo:
+        assert demo.stderr is not None
+        ports: list[str] = []
+        for line in demo.stderr:
+            if "calls through both tiers" in line:
+                ports = processes_mentioning("fake_tier.py")
+                demo.send_signal(number)
+        assert demo.wait(TIMEOUT) == code
+    assert len(ports) >= 3
+    assert not set(ports) & set(processes_mentioning("fake_tier.py"))
+
+
+def test_help_shows_an_example() -> None:
+    shown = subprocess.run(
+        [sys.executable, str(DEMO), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "example:" in shown.stdout
