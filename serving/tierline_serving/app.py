@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
-from tierline._exceptions import CallError
+from tierline import CallError
 from tierline.wire import ErrorReply
 from tierline.wire.errors import http_status, to_reply
 from tierline.wire.frames import encode_reply

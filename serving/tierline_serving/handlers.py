@@ -8,15 +8,15 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from tierline._exceptions import (
+from tierline import (
     CallError,
     DeadlineExceeded,
     FrameError,
     ModelFailed,
     ModelNotFound,
     Unavailable,
+    __version__,
 )
-from tierline._version import __version__
 from tierline.deadline import Deadline
 from tierline.wire import ErrorReply, Limits, ScoreReply, ScoreRequest
 from tierline.wire.errors import to_reply

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvicorn
 
-from tierline._exceptions import ConfigurationError, TierlineError
+from tierline import ConfigurationError, TierlineError
 from tierline.wire import ScoreRequest
 from tierline_serving.app import App
 from tierline_serving.batching import Runner

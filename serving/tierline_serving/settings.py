@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tierline._exceptions import ConfigurationError
+from tierline import ConfigurationError
 from tierline_serving.batching.batcher import BatchLimits
 
 DEFAULT_PORT = 8101

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tierline._exceptions import ModelFailed
+from tierline import ModelFailed
 from tierline.wire import ScoreReply, ScoreRequest
 
 Outcome = ScoreReply | Exception | None  # None: nobody wanted it any more, so it was not computed

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from tierline._exceptions import (
+from tierline import (
     BadRequest,
     DeadlineExceeded,
     Overloaded,

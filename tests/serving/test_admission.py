@@ -1,0 +1,96 @@
+"""Admission refuses what cannot be answered in time, and never on a guess."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierline_serving.admission import MARGIN, STALE_AFTER, WARM_AFTER, Admission, Backlog, Verdict
+
+PER_ROW, FIXED = 0.0001, 0.002
+
+
+def warmed(sizes: tuple[int, ...] = (10, 100, 400), max_batch_rows: int = 1000) -> Admission:
+    admission = Admission(max_batch_rows)
+    for index in range(WARM_AFTER):
+        rows = sizes[index % len(sizes)]
+        admission.observe(rows, rows * PER_ROW + FIXED, now=0.0)
+    return admission
+
+
+def test_the_fit_recovers_the_cost_of_a_batch() -> None:
+    wait = warmed().expected_wait(Backlog(queued_rows=500), now=0.0)
+    assert wait == pytest.approx(500 * PER_ROW + FIXED, rel=1e-6)
+
+
+def test_a_queue_of_several_batches_pays_the_fixed_cost_for_each() -> None:
+    wait = warmed().expected_wait(Backlog(queued_rows=2500), now=0.0)
+    assert wait == pytest.approx(2500 * PER_ROW + 3 * FIXED, rel=1e-6)
+
+
+def test_what_has_already_run_of_a_batch_does_not_count() -> None:
+    backlog = Backlog(running_rows=400, running_since=0.0)
+    assert warmed().expected_wait(backlog, now=0.04) == pytest.approx(0.002, rel=1e-6)
+
+
+def test_a_request_that_cannot_meet_its_deadline_is_told_when_to_come_back() -> None:
+    backlog = Backlog(queued_rows=1000)
+    decision = warmed().decide(100, deadline_at=0.05, backlog=backlog, now=0.0)
+    assert decision.verdict is Verdict.OVERLOADED
+    late = 1100 * PER_ROW + 2 * FIXED + MARGIN - 0.05
+    assert decision.retry_after == pytest.approx(late, rel=1e-6)
+
+
+def test_a_request_that_can_meet_its_deadline_is_admitted() -> None:
+    decision = warmed().decide(100, 0.2, Backlog(queued_rows=1000), now=0.0)
+    assert decision.verdict is Verdict.ADMIT
+
+
+def test_nobody_is_refused_before_the_fit_is_warm() -> None:
+    admission = Admission(1000)
+    for _ in range(WARM_AFTER - 1):
+        admission.observe(10, 5.0, now=0.0)
+    decision = admission.decide(10, 0.001, Backlog(queued_rows=10_000), now=0.0)
+    assert decision.verdict is Verdict.ADMIT
+
+
+@pytest.mark.parametrize("deadline_at", [4.9, 5.0, math.nan])
+def test_a_deadline_that_has_passed_is_refused_warm_or_not(deadline_at: float) -> None:
+    for admission in (Admission(1000), warmed()):
+        decision = admission.decide(1, deadline_at, Backlog(), now=5.0)
+        assert decision.verdict is Verdict.DEADLINE_PASSED
+
+
+def test_one_slow_spell_does_not_refuse_everybody_for_ever() -> None:
+    admission = Admission(1000)
+    for _ in range(WARM_AFTER):
+        admission.observe(10, 5.0, now=0.0)
+    refused = admission.decide(10, 0.1 + STALE_AFTER / 2, Backlog(), now=STALE_AFTER / 2)
+    tried = admission.decide(10, 0.1 + STALE_AFTER, Backlog(), now=STALE_AFTER)
+    assert (refused.verdict, tried.verdict) == (Verdict.OVERLOADED, Verdict.ADMIT)
+
+
+def test_the_fit_follows_a_model_that_became_faster() -> None:
+    admission = Admission(1000)
+    for index in range(200):
+        cost = 0.001 if index < 100 else 0.0001
+        admission.observe(10 + index % 7, (10 + index % 7) * cost, now=0.0)
+    assert admission.expected_wait(Backlog(queued_rows=10), 0.0) == pytest.approx(0.001, rel=0.1)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5000), st.floats(0.0, 10.0)), min_size=1, max_size=60),
+    st.integers(0, 100_000),
+)
+def test_a_predicted_wait_is_finite_never_negative_and_grows_with_the_queue(
+    batches: list[tuple[int, float]], rows: int
+) -> None:
+    admission = Admission(4096)
+    for size, seconds in batches:
+        admission.observe(size, seconds, now=0.0)
+    shorter = admission.expected_wait(Backlog(queued_rows=rows), 0.0)
+    longer = admission.expected_wait(Backlog(queued_rows=rows + 1), 0.0)
+    assert 0.0 <= shorter <= longer < math.inf
