@@ -287,14 +287,19 @@ class ScoreCall:
     def _after_failure(
         self, failed: _Running, error: errors.TierlineError, now: float
     ) -> list[Command]:
-        """Another endpoint of the tier at once; else the same again after a wait; else on."""
+        """Another endpoint of the tier at once, else the next tier; only when nobody else is left
+        to ask, the same endpoint again after a wait."""
         policy = self._fleet.config.retry
         tier = failed.tier
         if not wants_retry(policy, error, self._started, now - self._begun):
             self._drop_tier(tier)
             return self._next_attempt("failover", now)
         tried = self._tried[tier.name]
-        if len(tried) < len(tier.endpoints) or len(tried) >= policy.per_tier:
+        elsewhere = len(tried) < len(tier.endpoints) or len(self._route) > 1
+        spent = len(tried) >= policy.per_tier or self._started >= policy.attempts
+        if elsewhere or spent:
+            if len(tried) >= len(tier.endpoints):
+                self._drop_tier(tier)
             return self._next_attempt(self._kind_after(failed), now)
         wait = backoff(policy, error, len(tried), now - self._begun, self._dice)
         if wait > (self._deadline - now) / 2:
