@@ -1,4 +1,4 @@
-"""Budgets never overspend, quantiles are quantiles, every way of choosing spreads as it says."""
+"""Budgets never overspend, and every way of choosing an endpoint spreads as it says."""
 
 from __future__ import annotations
 

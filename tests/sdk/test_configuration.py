@@ -1,0 +1,167 @@
+"""A configuration is right as a whole, or one error names the key that is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tierline
+from tierline._toml import read_config
+
+WHOLE = """
+[client]
+deadline = 0.1
+transport = "httpx"
+
+[[tiers]]
+name = "edge"
+kind = "edge"
+region = "eu-west"
+balancing = "weighted"
+endpoints = ["http://10.0.0.1:8101", { url = "unix:///run/tierline.sock", weight = 2 }]
+
+[[tiers]]
+name = "private"
+kind = "cloud"
+endpoints = ["https://cloud.internal:8201"]
+
+[[tiers]]
+name = "public"
+kind = "cloud"
+trust = "public"
+endpoints = ["https://cloud.example:443"]
+
+[retry]
+attempts = 3
+
+[hedge]
+after = 0.02
+
+[breaker]
+consecutive = 4
+
+[escalation]
+threshold = 0.4
+budget = 0.1
+
+[priors]
+ranker = "prior.npy"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    np.save(tmp_path / "prior.npy", np.arange(5, dtype=np.float32))
+    place = tmp_path / "tierline.toml"
+    place.write_text(WHOLE)
+    return place
+
+
+def test_a_whole_file_configures_a_client(file: Path) -> None:
+    config = read_config(file)
+    assert [tier.name for tier in config.tiers] == ["edge", "private", "public"]
+    assert config.tiers[0].balancing is tierline.Balancing.WEIGHTED
+    assert config.tiers[0].endpoints[1].weight == 2.0
+    assert config.hedge is not None
+    assert (config.deadline, config.retry.attempts, config.hedge.after) == (0.1, 3, 0.02)
+    with tierline.Client.from_toml(file) as client:
+        assert client.config == config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("attempts = 3", "atempts = 3", "retry.atempts"),
+        ("attempts = 3", 'attempts = "3"', "retry.attempts"),
+        ("attempts = 3", "attempts = true", "retry.attempts"),
+        ("attempts = 3", "attempts = 0", "retry.attempts"),
+        ("deadline = 0.1", "deadline = -1", "client.deadline"),
+        ("after = 0.02", "after = 0.5", "hedge.after"),
+        ("[breaker]", "[braker]", "braker"),
+        ('balancing = "weighted"', 'balancing = "best"', "tiers[0].balancing"),
+        ('kind = "edge"', 'kind = "fog"', "tiers.edge.kind"),
+        ('trust = "public"', 'trust = "none"', "tiers.public.trust"),
+        ('name = "private"', 'name = "edge"', "tiers"),
+        ('"http://10.0.0.1:8101"', '"ftp://10.0.0.1"', "endpoints.url"),
+        ("weight = 2", "weight = 0", "endpoints.weight"),
+        ("weight = 2", "wait = 2", "tiers[0].endpoints[1].wait"),
+        ("threshold = 0.4", "threshold = 1.4", "escalation.threshold"),
+        ('transport = "httpx"', 'transport = "carrier pigeon"', "client.transport"),
+        ('transport = "httpx"', 'api_key_env = "NO_SUCH_VARIABLE_SET"', "client.api_key_env"),
+        ('kind = "edge"', "", "tiers[0].kind"),
+    ],
+)
+def test_a_mistake_is_one_error_naming_its_key(file: Path, old: str, new: str, key: str) -> None:
+    assert old in WHOLE
+    file.write_text(WHOLE.replace(old, new, 1))
+    with pytest.raises(tierline.ConfigurationError) as caught:
+        read_config(file)
+    assert caught.value.key == key
+    assert key in str(caught.value)
+
+
+def test_private_cloud_must_come_before_public(file: Path) -> None:
+    swapped = WHOLE.replace('trust = "public"', "").replace(
+        'name = "private"', 'name = "private"\ntrust = "public"'
+    )
+    file.write_text(swapped)
+    with pytest.raises(tierline.ConfigurationError, match="private cloud tiers come before"):
+        read_config(file)
+
+
+def test_a_missing_or_broken_file_is_said_to_be_so(tmp_path: Path) -> None:
+    with pytest.raises(tierline.ConfigurationError, match="there is no file"):
+        read_config(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("[client")
+    with pytest.raises(tierline.ConfigurationError, match="is not TOML"):
+        read_config(tmp_path / "broken.toml")
+
+
+def test_an_api_key_is_read_from_the_environment_and_never_shown(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_KEY", "very-secret")
+    file.write_text(WHOLE.replace('transport = "httpx"', 'api_key_env = "SHOP_KEY"'))
+    config = read_config(file)
+    assert config.api_key == "very-secret"
+    assert "very-secret" not in repr(config)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(st.binary(max_size=200), st.integers(0, len(WHOLE) - 1), st.integers(0, 40))
+def test_a_mangled_file_is_a_configuration_or_a_configuration_error(
+    file: Path, junk: bytes, start: int, length: int
+) -> None:
+    text = WHOLE.encode()
+    file.write_bytes(text[:start] + junk + text[start + length :])
+    with contextlib.suppress(tierline.ConfigurationError):
+        read_config(file)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"query": [1, 2]}, "query must map names to arrays"),
+        ({"query": {"history": ["a"]}}, "must hold numbers"),
+        ({"candidates": [[1.0, 2.0]]}, "candidates must be item ids"),
+        ({"candidates": {"a": np.zeros(3), "b": np.zeros(4)}}, "same first axis"),
+        ({"deadline": 0.0}, "deadline must be a positive number"),
+    ],
+)
+def test_a_wrong_call_is_refused_with_a_sentence(options: dict[str, object], sentence: str) -> None:
+    call: dict[str, object] = {"query": {"history": [1]}, "candidates": [1, 2], **options}
+    with (
+        tierline.Client(edge=["http://127.0.0.1:9"]) as client,
+        pytest.raises(tierline.BadRequest, match=sentence),
+    ):
+        client.score("ranker", **call)  # type: ignore[arg-type]
+
+
+def test_a_client_without_endpoints_is_refused() -> None:
+    with pytest.raises(tierline.ConfigurationError, match="at least one tier"):
+        tierline.Client()
