@@ -29,15 +29,20 @@ def train(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
     Without ``data`` the shop is generated from ``seed`` and the quick recipe is used; with it the
     full one. Raises FleetError when the training fails.
     """
-    source = ["--synthetic"] if data is None else ["--data", str(data)]
-    recipe = "quick" if data is None else "full"
-    arguments = ["--recipe", recipe, "--work", str(work), "--model", MODEL, "--seed", str(seed)]
-    fleet.run("training", tierline_command("train", *source, *arguments))
-    result = json.loads((work / "result.json").read_text(encoding="utf-8"))
+    source = ["--synthetic", "--recipe", "quick"] if data is None else [str(data)]
+    run, result = work / "training", work / "training.json"
+    fleet.run(
+        "training",
+        tierline_command(
+            "train", *source, "--out", str(run), "--model", MODEL, "--seed", str(seed),
+            "--json", str(result),
+        ),
+    )  # fmt: skip
+    document = json.loads(result.read_text(encoding="utf-8"))
     return Shop(
-        edge_bundle=Path(result["edge"]),
-        cloud_bundle=Path(result["cloud"]),
-        data=Path(result["data"]),
+        edge_bundle=Path(document["bundles"]["edge"]),
+        cloud_bundle=Path(document["bundles"]["cloud"]),
+        data=data or run / "synthetic.txt",
     )
 
 
@@ -49,7 +54,8 @@ def visits_of(data: Path, calls: int, seed: int) -> list[Visit]:
     """
     split = leave_one_out(read_interactions(data))
     report = group_users(len(split.test_target), seed=seed).report
-    users = [int(report[number % len(report)]) for number in range(calls)]
+    spread = range(0, len(report), max(1, len(report) // calls))  # over the whole file
+    users = [int(report[spread[number % len(spread)]]) for number in range(calls)]
     return [
         Visit(
             user=user,

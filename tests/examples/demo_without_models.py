@@ -33,5 +33,5 @@ def serve_fake(name: str, shop: Shop, port: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    run.train, run.visits_of, run._serve = no_training, made_up_visits, serve_fake
+    vars(run).update(train=no_training, visits_of=made_up_visits, _serve=serve_fake)
     sys.exit(run.main())
