@@ -20,6 +20,7 @@ from .scripted_channel import (
     AsyncScriptedChannel,
     Runner,
     Script,
+    follow,
     reply,
 )
 
