@@ -27,9 +27,9 @@ def made_up_visits(data: Path, calls: int, seed: int) -> list[Visit]:
 
 
 def serve_fake(name: str, shop: Shop, port: int) -> list[str]:
+    # Every edge answer is unsure, more than the budget escalates: degraded answers are certain.
     tier = "cloud" if name == "cloud" else "edge"
-    uncertainty = "0.0" if name == "edge-2" else "0.9"
-    return [sys.executable, str(HERE / "fake_tier.py"), tier, str(port), uncertainty]
+    return [sys.executable, str(HERE / "fake_tier.py"), tier, str(port), "0.9"]
 
 
 if __name__ == "__main__":
