@@ -31,6 +31,7 @@ EXIT_DONE, EXIT_FAILED = 0, 1
 WARM_UP_TIMEOUT = 120.0  # seconds: a first run may compile kernels
 LINGER = 0.1  # seconds after the listener closed for requests already on their way in
 _BACKLOG = 2048
+_THREAD_GRACE = 1.0  # seconds for a scoring thread with nothing left to do to end
 
 _log = logging.getLogger("tierline.serving")
 
@@ -118,7 +119,7 @@ class Server:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-        self._close_runners()
+        self._close_runners(0.0 if unanswered else _THREAD_GRACE)
         return EXIT_FAILED if failed or unanswered else EXIT_DONE
 
     async def _until_told(
@@ -185,9 +186,9 @@ class Server:
         self._signals += 1
         (self._asked_to_stop if self._signals == 1 else self._told_twice).set()
 
-    def _close_runners(self) -> None:
+    def _close_runners(self, timeout: float) -> None:
         for name, runner in self._runners.items():
-            if not runner.close():
+            if not runner.close(timeout):
                 _log.error("scoring thread did not stop", extra={"model": name})
 
     def _complain(self, error: BaseException | None) -> None:

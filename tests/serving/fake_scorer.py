@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,15 @@ def a_request(*ids: int, model: str = "ranker", version: str | None = None) -> S
         candidates={CANDIDATE_IDS: np.array(ids, np.int64)},
         version=version,
     )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop and the scoring thread go on until the condition holds; fails after 20 s."""
+    for _ in range(20_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("waited in vain")
 
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]  # Any: ASGI's dicts

@@ -1,0 +1,243 @@
+"""The runner settles every caller on its own: answered, failed, late, cancelled or abandoned."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from fake_scorer import POISON, FakeScorer, PoisonError, a_request, until
+
+from tierline import BadRequest, DeadlineExceeded, Overloaded, Unavailable
+from tierline_serving.batching import BatchLimits, BatchReport, Runner
+
+NEVER = 1e9  # a deadline nobody reaches, in monotonic seconds
+
+
+def soon() -> float:
+    return time.monotonic() + 20.0
+
+
+@asynccontextmanager
+async def running(
+    scorer: FakeScorer, limits: BatchLimits | None = None, reports: list[BatchReport] | None = None
+) -> AsyncIterator[Runner]:
+    runner = Runner(scorer, limits, on_batch=None if reports is None else reports.append)
+    runner.start()
+    try:
+        yield runner
+    finally:
+        scorer.gate.set()
+        assert runner.close(timeout=20)
+        assert scorer.is_closed
+
+
+async def held(runner: Runner, scorer: FakeScorer) -> asyncio.Task[object]:
+    """A first request that keeps the scoring thread busy until the gate opens."""
+    scorer.gate.clear()
+    first: asyncio.Task[object] = asyncio.create_task(runner.submit(a_request(1), soon()))
+    await until(scorer.entered.is_set)
+    return first
+
+
+def test_an_answer_carries_its_scores_and_its_times() -> None:
+    async def scenario() -> None:
+        async with running(FakeScorer()) as runner:
+            reply = await runner.submit(a_request(3, 4), soon())
+            assert reply.scores.tolist() == [3.0, 4.0]
+            assert reply.scores.dtype == np.float32
+            assert set(reply.timings) == {"queue", "compute"}
+            assert all(0 <= seconds < 20 for seconds in reply.timings.values())
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_while_a_batch_runs_is_scored_together() -> None:
+    async def scenario() -> None:
+        scorer, reports = FakeScorer(), list[BatchReport]()
+        async with running(scorer, reports=reports) as runner:
+            first = await held(runner, scorer)
+            rest = [asyncio.create_task(runner.submit(a_request(i), soon())) for i in (2, 3, 4)]
+            await until(lambda: runner.unanswered == 4)
+            scorer.gate.set()
+            await asyncio.gather(first, *rest)
+            assert scorer.batches == [[1], [2, 3, 4]]
+            await until(lambda: len(reports) == 2)
+            assert [report.rows for report in reports] == [1, 3]
+
+    asyncio.run(scenario())
+
+
+def test_only_the_poisoned_request_of_a_batch_fails() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        async with running(scorer) as runner:
+            first = await held(runner, scorer)
+            asked = [a_request(2), a_request(POISON), a_request(3), a_request(4)]
+            rest = [asyncio.create_task(runner.submit(each, soon())) for each in asked]
+            await until(lambda: runner.unanswered == 5)
+            scorer.gate.set()
+            await first
+            ended = await asyncio.gather(*rest, return_exceptions=True)
+            assert isinstance(ended[1], PoisonError)
+            answered = [end.scores.tolist() for end in ended if not isinstance(end, BaseException)]
+            assert answered == [[2.0], [3.0], [4.0]]
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_that_passes_in_the_queue_is_told_at_once_and_never_computed() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        async with running(scorer) as runner:
+            first = await held(runner, scorer)
+            with pytest.raises(DeadlineExceeded, match="in the queue"):
+                await runner.submit(a_request(2), time.monotonic() + 0.01)
+            assert not first.done()
+            scorer.gate.set()
+            await first
+            assert scorer.scored == [1]
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_that_passes_while_computing_is_told_at_once() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        async with running(scorer) as runner:
+            scorer.gate.clear()
+            with pytest.raises(DeadlineExceeded, match="computing"):
+                await runner.submit(a_request(1), time.monotonic() + 0.05)
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_already_past_is_refused() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        async with running(scorer) as runner:
+            with pytest.raises(DeadlineExceeded):
+                await runner.submit(a_request(1), time.monotonic() - 1.0)
+        assert scorer.scored == []
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_caller_leaves_the_queue_and_its_neighbours_go_on() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        async with running(scorer) as runner:
+            first = await held(runner, scorer)
+            leaver = asyncio.create_task(runner.submit(a_request(2), soon()))
+            stayer = asyncio.create_task(runner.submit(a_request(3), soon()))
+            await until(lambda: runner.unanswered == 3)
+            leaver.cancel()
+            await asyncio.wait({leaver})
+            scorer.gate.set()
+            await asyncio.gather(first, stayer)
+            assert leaver.cancelled()
+            assert scorer.scored == [1, 3]
+
+    asyncio.run(scenario())
+
+
+def test_the_result_of_a_caller_cancelled_while_computing_is_dropped() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        async with running(scorer) as runner:
+            first = await held(runner, scorer)
+            first.cancel()
+            scorer.gate.set()
+            reply = await runner.submit(a_request(2), soon())
+            assert reply.scores.tolist() == [2.0]
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        limits = BatchLimits(max_queue_requests=1)
+        async with running(scorer, limits) as runner:
+            first = await held(runner, scorer)
+            second = asyncio.create_task(runner.submit(a_request(2), soon()))
+            await until(lambda: runner.unanswered == 2)
+            with pytest.raises(Overloaded, match="queue is full") as refused:
+                await runner.submit(a_request(3), soon())
+            assert refused.value.retry_after is not None
+            assert refused.value.retry_after > 0
+            scorer.gate.set()
+            await asyncio.gather(first, second)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_larger_than_the_queue_is_a_bad_request() -> None:
+    async def scenario() -> None:
+        limits = BatchLimits(max_batch_rows=2, max_queue_rows=2)
+        async with running(FakeScorer(), limits) as runner:
+            with pytest.raises(BadRequest, match="costs 3 rows"):
+                await runner.submit(a_request(1, 2, 3), soon())
+
+    asyncio.run(scenario())
+
+
+def test_abandoned_callers_learn_it_and_newcomers_are_refused() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        async with running(scorer) as runner:
+            first = await held(runner, scorer)
+            second = asyncio.create_task(runner.submit(a_request(2), soon()))
+            await until(lambda: runner.unanswered == 2)
+            assert runner.abandon("leaving") == 2
+            ended = await asyncio.gather(first, second, return_exceptions=True)
+            assert [type(end) for end in ended] == [Unavailable, Unavailable]
+            with pytest.raises(Unavailable):
+                await runner.submit(a_request(3), soon())
+            assert not runner.is_alive
+
+    asyncio.run(scenario())
+
+
+def test_a_scorer_still_at_work_is_not_closed_under_its_own_feet() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        runner = Runner(scorer)
+        runner.start()
+        first = await held(runner, scorer)
+        assert not runner.close(timeout=0.0)
+        assert not scorer.is_closed
+        scorer.gate.set()
+        assert runner.close(timeout=20)
+        with pytest.raises(Unavailable):
+            await first
+
+    asyncio.run(scenario())
+
+
+def test_a_thousand_callers_from_one_loop_are_each_answered_with_their_own_scores() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        async with running(scorer) as runner:
+            replies = await asyncio.gather(
+                *(runner.submit(a_request(index, 7), soon()) for index in range(1000, 2000))
+            )
+            assert [int(reply.scores[0]) for reply in replies] == list(range(1000, 2000))
+            assert len(scorer.batches) < 1000
+            assert max(len(batch) for batch in scorer.batches) <= runner.limits.max_batch_requests
+
+    asyncio.run(scenario())
+
+
+def test_one_thread_scores() -> None:
+    async def scenario() -> None:
+        before = threading.active_count()
+        async with running(FakeScorer()) as runner:
+            await asyncio.gather(*(runner.submit(a_request(i), NEVER) for i in range(20)))
+            assert threading.active_count() == before + 1
+
+    asyncio.run(scenario())
