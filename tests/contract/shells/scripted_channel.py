@@ -83,10 +83,19 @@ class AsyncScriptedChannel(ScriptedChannel):
         pass
 
 
-def run_sync(monkeypatch: pytest.MonkeyPatch, script: Script, **options: Any) -> Answer:
+def follow(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, every client made by this test talks to the script."""
     monkeypatch.setattr(
-        "tierline._client.open_channel", lambda url, _: ScriptedChannel(url, script)
+        "tierline._client.open_channel", lambda url, config: ScriptedChannel(url, script)
     )
+    monkeypatch.setattr(
+        "tierline._async_client.open_async_channel",
+        lambda url, config: AsyncScriptedChannel(url, script),
+    )
+
+
+def run_sync(monkeypatch: pytest.MonkeyPatch, script: Script, **options: Any) -> Answer:
+    follow(script, monkeypatch)
     with tierline.Client(edge=EDGE, cloud=CLOUD, deadline=0.2, **options) as client:
         try:
             return client.score("ranker", query={"history": [1]}, candidates=[4, 5, 6])
@@ -100,10 +109,7 @@ def run_threaded(monkeypatch: pytest.MonkeyPatch, script: Script, **options: Any
 
 
 def run_async(monkeypatch: pytest.MonkeyPatch, script: Script, **options: Any) -> Answer:
-    monkeypatch.setattr(
-        "tierline._async_client.open_async_channel",
-        lambda url, _: AsyncScriptedChannel(url, script),
-    )
+    follow(script, monkeypatch)
 
     async def call() -> Answer:
         async with tierline.AsyncClient(edge=EDGE, cloud=CLOUD, deadline=0.2, **options) as client:

@@ -137,10 +137,7 @@ async def _cancelled_client(script: Script) -> tierline.AsyncClient:
 
 def test_cancelled_calls_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(edge=[30.0])
-    monkeypatch.setattr(
-        "tierline._async_client.open_async_channel",
-        lambda url, _: AsyncScriptedChannel(url, script),
-    )
+    follow(script, monkeypatch)
     client = asyncio.run(_cancelled_client(script))
     assert AsyncScriptedChannel.running == 0
     endpoints = client._fleet.endpoints()
