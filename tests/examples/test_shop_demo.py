@@ -22,17 +22,17 @@ def command(work: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(DEMO), "--work", str(work), *fast, *arguments]
 
 
-def processes_mentioning(text: str) -> list[str]:
-    """Command lines of every process that names ``text``, this one's own children included."""
-    found = []
+def descendants(work: Path) -> set[int]:
+    """Every process of the demo on ``work``: all of them inherit its mark in the environment."""
+    found = set()
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
+        if entry.name.isdigit():
             try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                environment = (entry / "environ").read_bytes().split(b"\0")
             except OSError:
-                continue  # it ended while we looked
-            if text in line:
-                found.append(line)
+                continue  # it ended while we looked, or is not ours
+            if f"DEMO_OF={work}".encode() in environment:
+                found.add(int(entry.name))
     return found
 
 
@@ -60,17 +60,18 @@ def test_every_call_is_answered_whatever_breaks_and_the_table_says_so(tmp_path: 
 def test_an_interrupted_demo_ends_everything_it_started(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    demo = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True)
+    marked = {**os.environ, "DEMO_OF": str(tmp_path)}
+    demo = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True, env=marked)
+    seen: set[int] = set()
     with demo:
         assert demo.stderr is not None
-        ports: list[str] = []
         for line in demo.stderr:
             if "calls through both tiers" in line:
-                ports = processes_mentioning("fake_tier.py")
+                seen = descendants(tmp_path)
                 demo.send_signal(number)
         assert demo.wait(TIMEOUT) == code
-    assert len(ports) >= 3
-    assert not set(ports) & set(processes_mentioning("fake_tier.py"))
+    assert len(seen) == 4  # the demo, two edge nodes, the cloud
+    assert descendants(tmp_path) == set()
 
 
 def test_help_shows_an_example() -> None:
