@@ -67,9 +67,9 @@ def _tier(answered: Sequence[Outcome], tier: str, calls: int) -> Figures:
 def table_of(figures: Mapping[str, Figures], title: str) -> Table:
     """The one table: a row a question, a column a pass."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in PASSES:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     rows = [_rows(figures[name]) for name in PASSES]
     for label in sorted(rows[1], key=list(rows[1]).index):
         table.add_row(label, *(cells.get(label, "–") for cells in rows))
@@ -80,12 +80,13 @@ def _rows(figures: Figures) -> dict[str, str]:
     """One pass's cells by row label; a tier nobody was answered by leaves its cells out."""
     cells = {
         "calls": f"{figures['calls']}",
-        "NDCG@10": f"{figures['ndcg@10']:.4f} ± {figures['ndcg@10 ±']:.4f}",
+        "NDCG@10": f"{figures['ndcg@10']:.4f}",
+        "  95 % interval": f"± {figures['ndcg@10 ±']:.4f}",
     }
     for tier, seen in figures["tiers"].items():
         if seen["answers"]:
             cells[f"answered by {tier}"] = f"{seen['share']:.1%}"
-            cells[f"  {tier} p50 / p99"] = f"{seen['p50_ms']:.1f} / {seen['p99_ms']:.1f} ms"
+            cells[f"  {tier} p50 / p99, ms"] = f"{seen['p50_ms']:.1f} / {seen['p99_ms']:.1f}"
     sent = figures["escalations"]["sent"]
     if sent:
         cells["escalations"] = f"{sent}"

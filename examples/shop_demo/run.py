@@ -162,10 +162,10 @@ def _tell(
     figures["seconds"] = round(seconds, 1)
     picture = work / "timeline.png"
     draw(picture, outcomes["tiered"], events, f"{len(outcomes['tiered'])} calls under faults")
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(table_of(figures, "One shop, three ways of serving it"))
     console.print(f"Timeline: {timeline_of(events)}", soft_wrap=True)
-    console.print(f"Picture: {picture}\n{seconds:.0f} s in all", soft_wrap=True, highlight=False)
+    console.print(f"Picture: {picture}\n{seconds:.0f} s in all", soft_wrap=True)
     return figures
 
 
