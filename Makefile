@@ -23,8 +23,8 @@ test: setup  ## Run the tests (COVERAGE=1 reports the branches they reach).
 	@$(PY) -m $(PYTEST) -m "not nightly"
 	@$(if $(COVERAGE),$(PY) -m coverage combine --quiet && $(PY) -m coverage report)
 
-nightly: setup  ## Run every test, with those too slow for each change.
-	@$(PY) -m pytest -q
+nightly: setup  ## Run every test, with those too slow for each change, on new examples.
+	@HYPOTHESIS_PROFILE=search $(PY) -m pytest -q
 
 style: setup  ## Check style and formatting (ruff).
 	@$(PY) -m ruff check .
