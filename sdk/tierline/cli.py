@@ -108,4 +108,7 @@ def _complain(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Under -m this module is here twice; the commands are made of the Command that is imported.
+    from tierline.cli import main as imported_main
+
+    sys.exit(imported_main())
