@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from tierline._exceptions import TierlineError
+from tierline import TierlineError
 from tierline_cloud.data.sequences import Ids
 from tierline_cloud.evaluation.ranking import top_items
 from tierline_cloud.models.edge import EdgeModel
@@ -83,11 +83,11 @@ def export_edge(model: EdgeModel, path: Path) -> None:
 class EdgeSession:
     """An exported graph on the CPU, fed with rows of the item table as a node would feed it."""
 
-    def __init__(self, path: Path, table: Floats, *, threads: int = 2) -> None:
+    def __init__(self, model: Path | bytes, table: Floats, *, threads: int = 2) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
+            model, options, providers=["CPUExecutionProvider"]
         )
         self._table = table
 

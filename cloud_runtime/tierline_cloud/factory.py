@@ -24,6 +24,7 @@ from tierline_cloud.data import (
     pad_left,
     read_interactions,
 )
+from tierline_cloud.data.ingest import DataError
 from tierline_cloud.data.sequences import Ids
 from tierline_cloud.data.synthetic import write_s3rec
 from tierline_cloud.evaluation import (
@@ -84,6 +85,8 @@ class Factory:
     @cached_property
     def ingest(self) -> Stage:
         path = self.source.path
+        if path is not None and not path.is_file():
+            raise DataError(f"{path} is no file: give the interactions' path, or --synthetic")
         what = asdict(self.recipe.shop) if path is None else {"sha256": file_digest(path)}
         return self._store.run("ingest", self._ingest, inputs={**what, "kind": self.source.kind})
 
@@ -243,7 +246,7 @@ class Factory:
         outputs = session.run(self.ids)
         np.save(folder / "hidden.npy", outputs.hidden)
         np.save(folder / "uncertainty.npy", outputs.uncertainty)
-        ranking = self._rank(outputs.hidden, self.rows)
+        ranking = self._rank(served_states(outputs.hidden), self.rows)
         _save_ranking(folder / "test", ranking)
         before = _load_ranking(self.exported.folder / "test")
         return {
@@ -332,6 +335,11 @@ class Factory:
             "evaluate": self.evaluated,
         }
         return {name: stage.result for name, stage in stages.items()}
+
+
+def served_states(hidden: Floats) -> Floats:
+    """The states as whole-catalogue retrieval sees them: int8 items meet an int8 query."""
+    return dequantize_rows(quantize_rows(hidden))
 
 
 def _table(model: SASRec) -> Floats:

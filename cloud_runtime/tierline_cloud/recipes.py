@@ -54,6 +54,19 @@ class Recipe:
             edge_training=replace(edge, minutes=minutes * EDGE_SHARE),
         )
 
+    def at_most(self, epochs: int) -> Recipe:
+        """The same recipe with at most this many epochs for each model."""
+
+        def shorter(training: TrainConfig) -> TrainConfig:
+            every = min(training.evaluate_every, epochs)
+            return replace(training, epochs=min(training.epochs, epochs), evaluate_every=every)
+
+        return replace(
+            self,
+            cloud_training=shorter(self.cloud_training),
+            edge_training=shorter(self.edge_training),
+        )
+
 
 QUICK = Recipe(
     name="quick",

@@ -24,7 +24,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tierline._exceptions import TierlineError
+from tierline import TierlineError
 
 Feeds = Mapping[str, NDArray[np.float32]]
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tierline._exceptions import TierlineError
+from tierline import TierlineError
 from tierline_cloud.data.sequences import Sequences
 
 DATA_FORMATS = ("s3rec", "inter", "csv")

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tierline._exceptions import TierlineError
+from tierline import TierlineError
 
 
 class CheckpointError(TierlineError):

@@ -1,0 +1,123 @@
+"""`tierline train` and `tierline evaluate`: the command line of the model factory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tierline import ConfigurationError
+from tierline.cli import EXIT_DONE, Command
+
+_NEEDS = ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "numba", "rich")
+_FORMATS = ("s3rec", "inter", "csv")
+
+
+def _configure_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", type=Path, help="interactions; none with --synthetic")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; resumed if it exists"
+    )
+    parser.add_argument("--format", choices=_FORMATS, help="of DATA; default: by its suffix")
+    parser.add_argument("--synthetic", action="store_true", help="train on a generated shop")
+    parser.add_argument("--users", type=int, default=4000, help="of the generated shop")
+    parser.add_argument("--items", type=int, default=1500, help="of the generated shop")
+    parser.add_argument("--recipe", choices=("quick", "full"), default="full")
+    parser.add_argument("--epochs", type=int, help="at most this many for each model")
+    parser.add_argument("--max-minutes", type=float, help="bound the whole run, about")
+    parser.add_argument("--escalation", type=float, default=0.15, help="share to send to the cloud")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="ranker", help="name the bundles carry")
+    parser.add_argument("--registry", type=Path, help="publish both bundles to this local registry")
+    parser.add_argument("--key", type=Path, help="sign with this Ed25519 private key (PEM)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads to train with")
+    parser.add_argument("--json", type=Path, help="also write all results here")
+
+
+def _train(options: argparse.Namespace) -> int:
+    if options.synthetic == (options.data is not None):
+        raise ConfigurationError("give either DATA or --synthetic, not both and not neither")
+    # Imported here: torch takes seconds, and the overview of commands must not wait for it.
+    from tierline_cloud.run import TrainOptions, train
+
+    result = train(
+        TrainOptions(
+            data=options.data,
+            kind=options.format,
+            out=options.out,
+            recipe=options.recipe,
+            users=options.users,
+            items=options.items,
+            epochs=options.epochs,
+            max_minutes=options.max_minutes,
+            escalation=options.escalation,
+            seed=options.seed,
+            model=options.model,
+            registry=options.registry,
+            key=options.key,
+            threads=options.threads,
+        )
+    )
+    return _finish(result.table, result.document, options.json)
+
+
+def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("edge", type=Path, metavar="EDGE_BUNDLE")
+    parser.add_argument("cloud", type=Path, metavar="CLOUD_BUNDLE")
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--format", choices=_FORMATS, help="of DATA; default: by its suffix")
+    parser.add_argument(
+        "--allow-unsigned", action="store_true", help="take bundles without a signature"
+    )
+    parser.add_argument(
+        "--key", type=Path, action="append", default=[], help="public key to trust (PEM)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads to use")
+    parser.add_argument("--json", type=Path, help="also write all results here")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from tierline_cloud.run import EvaluateOptions, evaluate
+
+    result = evaluate(
+        EvaluateOptions(
+            edge=options.edge,
+            cloud=options.cloud,
+            data=options.data,
+            kind=options.format,
+            keys=tuple(options.key),
+            allow_unsigned=options.allow_unsigned,
+            threads=options.threads,
+        )
+    )
+    return _finish(result.table, result.document, options.json)
+
+
+def _finish(table: str, document: dict[str, object], target: Path | None) -> int:
+    sys.stdout.write(table + "\n")
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return EXIT_DONE
+
+
+TRAIN = Command(
+    name="train",
+    summary="Train, compress, calibrate and pack an edge and a cloud model.",
+    configure=_configure_train,
+    run=_train,
+    example="tierline train --synthetic --recipe quick --out demo-run",
+    needs=_NEEDS,
+    extra="cloud",
+)
+
+EVALUATE = Command(
+    name="evaluate",
+    summary="Compare edge only, tiered and cloud only serving on interaction data.",
+    configure=_configure_evaluate,
+    run=_evaluate,
+    example="tierline evaluate EDGE_BUNDLE CLOUD_BUNDLE interactions.csv --allow-unsigned",
+    needs=_NEEDS,
+    extra="cloud",
+)

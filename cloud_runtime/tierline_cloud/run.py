@@ -1,0 +1,230 @@
+"""What `tierline train` and `tierline evaluate` do once their options are read."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load
+
+from tierline import BundleRefused, ConfigurationError
+from tierline_cloud.bundles import write_bundles
+from tierline_cloud.data import leave_one_out, pad_left, read_interactions
+from tierline_cloud.evaluation import (
+    factor_scores,
+    paired_bootstrap,
+    rank_catalogue,
+    spearman,
+    tier_table,
+)
+from tierline_cloud.evaluation.agreement import agreement_loss
+from tierline_cloud.evaluation.metrics import ndcg
+from tierline_cloud.export import EdgeSession, Floats
+from tierline_cloud.factory import Factory, Source, served_states
+from tierline_cloud.models.sasrec import SASRec, SASRecConfig
+from tierline_cloud.recipes import RECIPES, Recipe
+from tierline_cloud.stages import Stage, StageStore
+from tierline_cloud.tables import tiers_table, train_table
+from tierline_cloud.training.console import Console
+from tierline_cloud.training.loop import hidden_states
+from tierline_kernels import RowwiseInt8, dequantize_rows
+from tierline_serving.bundle import Bundle, open_bundle
+from tierline_serving.manifest import SequenceSpec
+from tierline_serving.signing import Signer, Trust
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """The command line of `tierline train`. ``data`` None: the generated shop."""
+
+    data: Path | None
+    kind: str | None
+    out: Path
+    recipe: str
+    users: int
+    items: int
+    epochs: int | None
+    max_minutes: float | None
+    escalation: float
+    seed: int
+    model: str
+    registry: Path | None
+    key: Path | None
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A table for people and the same as plain values for programs."""
+
+    table: str
+    document: dict[str, Any]  # Any: plain JSON values
+
+
+def train(options: TrainOptions, console: Console | None = None) -> Outcome:
+    """Run the factory (or what is left of it), write both bundles, publish them if asked to."""
+    _use_threads(options.threads)
+    signer = None if options.key is None else Signer.from_file(options.key)
+    try:
+        recipe = chosen_recipe(options)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    options.out.mkdir(parents=True, exist_ok=True)
+    console = console or Console()
+    source = Source(path=options.data, kind=options.kind)
+    factory = Factory(source, recipe, options.out, console, seed=options.seed)
+    stages = factory.report()
+    packed = _pack(factory, options, signer, console)
+    document: dict[str, Any] = {
+        "recipe": asdict(recipe),
+        "stages": stages,
+        "bundles": packed.result["folders"],
+    }
+    (options.out / "results.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return Outcome(table=train_table(document), document=document)
+
+
+def chosen_recipe(options: TrainOptions) -> Recipe:
+    """The named recipe with the options laid over it. Raises ValueError for impossible ones."""
+    recipe = RECIPES[options.recipe]
+    shop = replace(recipe.shop, users=options.users, items=options.items)
+    recipe = replace(recipe, shop=shop, escalation=options.escalation).seeded(options.seed)
+    if options.max_minutes is not None:
+        recipe = recipe.within(options.max_minutes)
+    if options.epochs is not None:
+        recipe = recipe.at_most(options.epochs)
+    return recipe
+
+
+def _pack(
+    factory: Factory, options: TrainOptions, signer: Signer | None, console: Console
+) -> Stage:
+    """Bundles are written once per result: a resumed run finds the same ones."""
+    destination = options.out / "bundles"
+
+    def make(folder: Path, key: str) -> dict[str, Any]:
+        bundles = write_bundles(
+            factory,
+            model=options.model,
+            destination=destination,
+            signer=signer,
+            now=datetime.now(UTC),
+        )
+        return {
+            "folders": {tier: str(bundle.path) for tier, bundle in bundles.items()},
+            "ids": {tier: bundle.id for tier, bundle in bundles.items()},
+        }
+
+    signed_by = None if signer is None else signer.public_key.key_id
+    inputs = {"model": options.model, "key": signed_by, "destination": str(destination)}
+    if not destination.is_dir():  # deleted since: then pack again
+        (options.out / "stages" / "bundles" / "stage.json").unlink(missing_ok=True)
+    store = StageStore(options.out / "stages", console)
+    return store.run("bundles", make, inputs=inputs, after=(factory.evaluated, factory.quantized))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """The command line of `tierline evaluate`."""
+
+    edge: Path
+    cloud: Path
+    data: Path
+    kind: str | None
+    keys: tuple[Path, ...]
+    allow_unsigned: bool
+    threads: int
+
+
+def evaluate(options: EvaluateOptions) -> Outcome:
+    """Serve every user's test request from both bundles and compare the three ways of serving."""
+    _use_threads(options.threads)
+    trust = Trust.from_files(options.keys, allow_unsigned=options.allow_unsigned)
+    edge, cloud = open_bundle(options.edge, trust), open_bundle(options.cloud, trust)
+    _check_pair(edge, cloud)
+    split = leave_one_out(read_interactions(options.data, options.kind))
+    known, found = _sequence(edge).items, split.train.n_items
+    if found > known:
+        raise ConfigurationError(f"the data has item {found}; the bundles know 1..{known}")
+    histories = replace(split.test_history, n_items=known)
+    rows = _rows(edge)
+    session = EdgeSession(edge.model_bytes(), rows, threads=options.threads)
+    outputs = session.run(pad_left(histories, _sequence(edge).max_history))
+    scores = factor_scores(served_states(outputs.hidden), rows)
+    fast = rank_catalogue(scores, histories, split.test_target)
+    model = load_cloud(cloud)
+    full = rank_catalogue(
+        factor_scores(hidden_states(model, histories), model.table.detach().numpy()),
+        histories,
+        split.test_target,
+    )
+    uncertainty = outputs.uncertainty.astype(np.float64)
+    table = tier_table(fast, full, uncertainty, _threshold(edge))
+    document = {
+        "edge": edge.id,
+        "cloud": cloud.id,
+        "users": int(uncertainty.size),
+        "tiers": [asdict(row) for row in table],
+        "spearman": spearman(uncertainty, agreement_loss(fast.top, full.top)),
+        "cloud_minus_edge": asdict(paired_bootstrap(ndcg(full.ranks, 10), ndcg(fast.ranks, 10))),
+    }
+    return Outcome(table=tiers_table(document), document=document)
+
+
+def load_cloud(bundle: Bundle) -> SASRec:
+    """The torch model of a cloud bundle, in evaluation mode. Raises BundleRefused."""
+    runtime = bundle.manifest.runtime
+    if runtime.architecture != "sasrec" or runtime.config is None:
+        raise BundleRefused(f"bundle {bundle.path}: expected engine torch, architecture sasrec")
+    try:
+        model = SASRec(SASRecConfig(**runtime.config))  # type: ignore[arg-type]  # checked inside
+        model.load_state_dict(load(bundle.model_bytes()))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BundleRefused(f"bundle {bundle.path}: the weights do not fit: {error}") from error
+    return model.eval()
+
+
+def _check_pair(edge: Bundle, cloud: Bundle) -> None:
+    for bundle, tier in ((edge, "edge"), (cloud, "cloud")):
+        if bundle.manifest.tier != tier or bundle.manifest.kind != "sequence":
+            found = f"a {bundle.manifest.tier} bundle of kind {bundle.manifest.kind}"
+            raise BundleRefused(
+                f"{bundle.path}: expected a {tier} bundle of kind sequence: {found}"
+            )
+    if _sequence(edge).items != _sequence(cloud).items:
+        raise BundleRefused("the two bundles have catalogues of different size")
+
+
+def _sequence(bundle: Bundle) -> SequenceSpec:
+    assert bundle.manifest.sequence is not None  # the manifest's reader saw to it
+    return bundle.manifest.sequence
+
+
+def _threshold(edge: Bundle) -> float:
+    said = edge.manifest.uncertainty
+    if said is None or said.threshold is None:
+        raise BundleRefused(f"bundle {edge.path}: without an uncertainty threshold nothing tiers")
+    return said.threshold
+
+
+def _rows(bundle: Bundle) -> Floats:
+    name = _sequence(bundle).table
+    if name is None:
+        raise BundleRefused(f"bundle {bundle.path}: an edge bundle needs an item table")
+    table = bundle.table(name)
+    if table.codes is None or table.scales is None:
+        assert table.values is not None
+        return table.values.astype(np.float32)
+    return dequantize_rows(RowwiseInt8(table.codes, table.scales, table.biases))
+
+
+def _use_threads(threads: int) -> None:
+    if threads < 1:
+        raise ConfigurationError(f"--threads must be at least 1, got {threads}")
+    torch.set_num_threads(min(threads, os.cpu_count() or 1))

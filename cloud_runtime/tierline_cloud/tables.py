@@ -1,0 +1,87 @@
+"""Results as plain text tables: what a person reads at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Document = Mapping[str, Any]  # Any: plain JSON values of the stages
+
+
+def train_table(document: Document) -> str:
+    """The models against the baselines on all users, then the tiers on the report's users."""
+    stages = document["stages"]
+    data = stages["data"]
+    models = [
+        ("popularity", stages["baselines"]["popularity"]),
+        ("item-kNN", stages["baselines"]["item_knn"]),
+        ("cloud", stages["cloud"]["test"]),
+        ("edge float32", stages["edge"]["test"]),
+        ("edge int8", stages["quantize"]["test"]),
+    ]
+    head = f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events"
+    rows = [
+        [name, *(f"{m[key]:.4f}" for key in ("ndcg@10", "hr@10", "mrr@10"))] for name, m in models
+    ]
+    judged = stages["evaluate"]
+    return "\n".join(
+        [
+            head,
+            "",
+            _grid(["test, all users", "NDCG@10", "HR@10", "MRR@10"], rows),
+            "",
+            tiers_table(judged),
+            "",
+            _facts(stages),
+            *(f"{tier} bundle: {path}" for tier, path in document["bundles"].items()),
+        ]
+    )
+
+
+def tiers_table(judged: Document) -> str:
+    """Edge only, tiered and cloud only for the same users."""
+    rows = [
+        [
+            row["name"],
+            f"{row['metrics']['ndcg@10']:.4f}",
+            f"{row['metrics']['hr@10']:.4f}",
+            f"{row['agreement_loss']:.4f}",
+            f"{row['escalation']:.1%}",
+        ]
+        for row in judged["tiers"]
+    ]
+    head = [f"{judged['users']:,} other users", "NDCG@10", "HR@10", "L_agree", "escalated"]
+    return _grid(head, rows)
+
+
+def _facts(stages: Document) -> str:
+    gap, knn = stages["evaluate"]["cloud_minus_edge"], stages["evaluate"]["cloud_minus_knn"]
+    parity, quantized = stages["export"]["parity"], stages["quantize"]
+    return "\n".join(
+        [
+            f"cloud − edge NDCG@10: {_interval(gap)}; cloud − kNN: {_interval(knn)} (95 %)",
+            f"uncertainty: Spearman {stages['evaluate']['spearman']:.2f} with L_agree, "
+            f"threshold {stages['calibrate']['threshold']:.4f}",
+            f"export: largest difference {parity['largest_difference']:.1e}, same top 10 for "
+            f"{parity['same_top10']:.2%}; int8 against float32: L_agree "
+            f"{quantized['loss_against_float32']:.4f}; alone against batches: "
+            f"{quantized['batch_variance']:.1e}",
+        ]
+    )
+
+
+def _interval(value: Document) -> str:
+    return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, figures to the right."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = [head, ["─" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
