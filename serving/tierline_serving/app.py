@@ -30,7 +30,7 @@ COMPUTE_HEADER: Final = b"x-tierline-compute-ms"  # what this request's batch to
 BUNDLE_HEADER: Final = b"x-tierline-bundle"
 
 # A request answered sooner is not watched for its caller hanging up: watching costs a task.
-WATCH_AFTER: Final = 0.002
+WATCH_AFTER: Final = 0.005
 
 _FRAME: Final = CONTENT_TYPE.encode()
 _JSON: Final = b"application/json"

@@ -94,13 +94,11 @@ class Handlers:
         if not self._lifecycle.takes_work:
             raise Unavailable(f"the endpoint is {self._lifecycle.phase.value}; ask another")
         runner = self._runner(request.model)
-        pinned, served = request.version, runner.scorer.info.bundle
-        if pinned is not None and pinned != served:
-            raise ModelNotFound(
-                f"model {request.model!r} is served here as {served}, not in the pinned {pinned}"
-            )
+        _check_version(request, runner.scorer.info.bundle)
         runner.scorer.validate(request)
-        return await runner.submit(request, deadline.at)
+        reply = await runner.submit(request, deadline.at)
+        _check_version(request, reply.bundle)  # a swap may have come between
+        return reply
 
     def models(self) -> list[ModelInfo]:
         """The models served now."""
@@ -169,6 +167,14 @@ class Handlers:
             known = ", ".join(sorted(self._runners)) or "none"
             raise ModelNotFound(f"there is no model {name!r} here; models: {known}")
         return runner
+
+
+def _check_version(request: ScoreRequest, served: str) -> None:
+    if request.version is not None and request.version != served:
+        raise ModelNotFound(
+            f"model {request.model!r} is served here as {served}, "
+            f"not in the pinned version {request.version}"
+        )
 
 
 def _encoded(reply: ScoreReply) -> Sequence[Buffer]:

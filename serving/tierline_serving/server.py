@@ -80,7 +80,7 @@ class _Uvicorn(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         kept = [listener.dup() for listener in listeners]
-        for server in self.servers:
+        for server in self.servers if self.started else ():
             server.close()
         await asyncio.sleep(0)  # uvloop closes its own descriptors one turn later
         await asyncio.sleep(0)

@@ -245,6 +245,19 @@ def test_a_pinned_version_that_is_not_served_is_refused() -> None:
     asyncio.run(scenario())
 
 
+def test_a_pinned_version_swapped_away_while_queued_is_refused() -> None:
+    async def scenario() -> None:
+        async with endpoint() as node:
+            swapped = ScoreReply(
+                model="ranker", bundle="2@ffffffffffff", scores=np.zeros(1, np.float32)
+            )
+            node.scorer.score = lambda requests: [swapped]  # type: ignore[method-assign]
+            answer = await node.score(a_request(1, version=BUNDLE))
+            assert (answer.status, answer.error.code) == (404, "model_not_found")
+
+    asyncio.run(scenario())
+
+
 def test_a_deadline_that_is_gone_is_504_and_never_computed() -> None:
     async def scenario() -> None:
         async with endpoint() as node:

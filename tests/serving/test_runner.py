@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -13,9 +13,20 @@ import pytest
 from fake_scorer import POISON, FakeScorer, PoisonError, a_request, until
 
 from tierline import BadRequest, DeadlineExceeded, Overloaded, Unavailable
+from tierline.wire import ScoreReply, ScoreRequest
+from tierline_serving.admission import MARGIN, WARM_AFTER
 from tierline_serving.batching import BatchLimits, BatchReport, Runner
 
 NEVER = 1e9  # a deadline nobody reaches, in monotonic seconds
+
+
+class Clock:
+    """Told the time, it tells the time."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def soon() -> float:
@@ -174,6 +185,79 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
             await asyncio.gather(first, second)
 
     asyncio.run(scenario())
+
+
+def test_a_warm_endpoint_refuses_what_cannot_be_answered_in_time() -> None:
+    clock = Clock()
+
+    class SlowScorer(FakeScorer):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
+            replies = super().score(requests)
+            clock.now += 2.0  # seconds a batch, as the clock tells them
+            return replies
+
+    async def scenario() -> None:
+        scorer = SlowScorer()
+        runner = Runner(scorer, clock=clock)
+        runner.start()
+        for _ in range(WARM_AFTER):
+            await runner.submit(a_request(1), clock.now + 20.0)
+        scorer.entered.clear()
+        scorer.gate.clear()
+        first = asyncio.create_task(runner.submit(a_request(1), clock.now + 20.0))
+        await until(scorer.entered.is_set)
+        assert runner.expected_wait() == pytest.approx(2.0)
+        with pytest.raises(Overloaded, match="deadline cannot be met") as refused:
+            await runner.submit(a_request(2), clock.now + 3.0)
+        assert refused.value.retry_after == pytest.approx(1.0 + MARGIN)
+        second = asyncio.create_task(runner.submit(a_request(3), clock.now + 5.0))
+        await until(lambda: runner.unanswered == 2)
+        scorer.gate.set()
+        await asyncio.gather(first, second)
+        assert 2 not in scorer.scored
+        runner.forget_costs()
+        assert runner.expected_wait() == 0.0
+        assert runner.close(timeout=20)
+
+    asyncio.run(scenario())
+
+
+def test_what_expired_before_its_batch_is_never_computed_even_when_no_timer_has_rung() -> None:
+    clock = Clock()
+
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        runner = Runner(scorer, clock=clock)
+        runner.start()
+        scorer.gate.clear()
+        first = asyncio.create_task(runner.submit(a_request(1), clock.now + 100.0))
+        await until(scorer.entered.is_set)
+        second = asyncio.create_task(runner.submit(a_request(2), clock.now + 50.0))
+        await until(lambda: runner.unanswered == 2)
+        clock.now += 60.0
+        scorer.gate.set()
+        await first
+        with pytest.raises(DeadlineExceeded, match="in the queue"):
+            await second
+        assert scorer.scored == [1]
+        assert runner.close(timeout=20)
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_outlives_its_loop_ends_its_thread_quietly() -> None:
+    scorer = FakeScorer()
+    runner = Runner(scorer)
+
+    async def scenario() -> None:
+        runner.start()
+        first = await held(runner, scorer)
+        first.cancel()
+
+    asyncio.run(scenario())
+    scorer.gate.set()
+    assert runner.close(timeout=20)
+    assert scorer.scored == [1]
 
 
 def test_a_request_larger_than_the_queue_is_a_bad_request() -> None:
