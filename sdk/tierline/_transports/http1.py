@@ -22,8 +22,8 @@ _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _PATH = re.compile(r"/[\x21-\x7e]*")
-_FIELD = re.compile(rf"({_TOKEN}):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
-_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+_FIELD = re.compile(rf"^({_TOKEN}):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n", re.MULTILINE)
+_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _START = b"HTTP/1."
@@ -80,10 +80,13 @@ class ResponseParser:
         self._content = bytearray()  # of a chunked body
         self._chunk: int | None = None  # bytes of the chunk being read; 0: reading trailers
 
-    def feed(self, data: bytes | memoryview) -> WireResponse | None:
+    def feed(self, data: bytes) -> WireResponse | None:
         """Take bytes; the response once it is whole, else None. Raises RemoteProtocolError."""
-        if len(data):
-            self.started = True
+        if not self.started:
+            self.started = len(data) > 0
+            response = self._feed_at_once(data)
+            if response is not None:
+                return response
         self._pending += data
         while self._head is None:
             head = self._read_head()
@@ -108,6 +111,18 @@ class ResponseParser:
             where = "inside the head" if self._head is None else "inside the body"
         return RemoteProtocolError(f"the endpoint hung up {where}")
 
+    def _feed_at_once(self, data: bytes) -> WireResponse | None:
+        """The answer when it is whole in its first bytes, as most are; else None."""
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
+        if end < 0 or not data.startswith(_START):
+            return None
+        head = parse_head(data[: end + 2].decode("latin-1"))
+        if head.status < 200 or head.length != len(data) - end - 4:
+            return None
+        self.reusable = head.keep_alive
+        # A bytes object of its own: its memory is aligned, so the tensors inside it are too.
+        return WireResponse(head.status, head.headers, data[end + 4 :])
+
     def _read_head(self) -> Head | None:
         pending = self._pending
         end = pending.find(b"\r\n\r\n", self._scanned)
@@ -118,7 +133,7 @@ class ResponseParser:
         if end < 0:
             self._scanned = max(0, len(pending) - 3)
             return None
-        head = parse_head(pending[:end].decode("latin-1"))
+        head = parse_head(pending[: end + 2].decode("latin-1"))
         del pending[: end + 4]
         self._scanned = 0
         return head
@@ -129,7 +144,6 @@ class ResponseParser:
         assert length is not None
         if len(self._pending) < length:
             return None
-        # A bytes object of its own: its memory is aligned, so the tensors inside it are too.
         with memoryview(self._pending) as view:
             body = bytes(view[:length])
         del self._pending[:length]
@@ -160,7 +174,7 @@ class ResponseParser:
         while (line := self._line(MAX_HEAD)) is not None:
             if not line:
                 return bytes(self._content)
-            if not _FIELD.fullmatch(line.decode("latin-1")):
+            if not _FIELD.fullmatch(line.decode("latin-1") + "\r\n"):
                 raise RemoteProtocolError("a trailer is no header field")
         return None
 
@@ -190,26 +204,27 @@ class Head:
 
 
 def parse_head(text: str) -> Head:
-    """Read a head (without its empty line). Raises RemoteProtocolError."""
-    first, *lines = text.split("\r\n")
-    match = _STATUS.fullmatch(first)
+    """Read a head: whole lines, without the empty one. Raises RemoteProtocolError."""
+    match = _STATUS.match(text)
     if match is None:
         raise RemoteProtocolError("the answer's status line is not HTTP/1.1")
     status = int(match[2])
+    fields = _FIELD.findall(text, match.end())
+    if len(fields) != text.count("\n") - 1:
+        raise RemoteProtocolError("a header of the answer is malformed")
     headers: dict[str, str] = {}
-    for line in lines:
-        field = _FIELD.fullmatch(line)
-        if field is None:
-            raise RemoteProtocolError("a header of the answer is malformed")
-        name, value = field[1].lower(), field[2].rstrip(" \t")
+    for name, value in fields:
+        name, value = name.lower(), value.rstrip(" \t")
         if name in headers:
             if name in ("content-length", "transfer-encoding"):
                 raise RemoteProtocolError(f"the answer has two {name} headers")
             value = f"{headers[name]}, {value}"
         headers[name] = value
     length = declared_length(status, headers, minor=match[1])
-    options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
-    keep_alive = "close" not in options and (match[1] == "1" or "keep-alive" in options)
+    keep_alive = match[1] == "1"
+    if "connection" in headers:
+        options = {option.strip() for option in headers["connection"].lower().split(",")}
+        keep_alive = "close" not in options and (keep_alive or "keep-alive" in options)
     return Head(status, headers, length, keep_alive=keep_alive)
 
 

@@ -1,7 +1,9 @@
 """The httpx transport for asyncio: requests run in tasks of their own and are never cancelled.
 
 httpcore loses pool slots when a request is cancelled inside it, and never gets them back. So a
-caller that leaves, or whose time is over, abandons its request, which ends by its own timeout.
+caller that leaves, or whose time is over, abandons its request, which ends by its own timeout. And
+httpcore's queue grows slow when it is long: a request waits for its slot out here, where it may
+be cancelled, and enters with a connection certain.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from tierline._transports.httpx_errors import to_transport_error
 from tierline._transports.idle import MAX_CONNECTIONS
 from tierline._transports.loops import PerLoop
 from tierline._transports.origin import Origin
+from tierline._transports.slots import Slots
 
 
 class AsyncHttpxTransport:
@@ -43,7 +46,9 @@ class AsyncHttpxTransport:
         self._options = options(origin, tls, max_connections)
         self._requests = RequestBuilder(origin, headers)
         self._closed = False
-        self._pools: PerLoop[_Pool] = PerLoop(lambda: _Pool(self._open()), _Pool.aclose)
+        self._pools: PerLoop[_Pool] = PerLoop(
+            lambda: _Pool(self._open(), max_connections), _Pool.aclose
+        )
 
     async def send(self, request: WireRequest, *, timeout: float) -> WireResponse:
         """Carry one request and bring its answer; see ``AsyncTransport``."""
@@ -51,9 +56,10 @@ class AsyncHttpxTransport:
         if self._closed:
             raise LocalProtocolError("this transport is closed")
         pool = self._pools.get()
+        await pool.slots.acquire(asyncio.get_running_loop().time() + timeout)
         task = asyncio.create_task(self._carry(pool.http, request, deadline))
         pool.keep(task)
-        await asyncio.wait((task,), timeout=max(0.0, timeout))
+        await asyncio.wait((task,), timeout=max(0.0, deadline - monotonic()))
         if not task.done():
             raise AttemptTimedOut(f"no whole answer within {timeout:.3f} s")
         return task.result()
@@ -101,12 +107,13 @@ class AsyncHttpxTransport:
 class _Pool:
     """One event loop's httpx pool and the requests under way in it."""
 
-    def __init__(self, http: httpx.AsyncHTTPTransport) -> None:
+    def __init__(self, http: httpx.AsyncHTTPTransport, max_connections: int) -> None:
         self.http = http
+        self.slots = Slots(max_connections)
         self.tasks: set[asyncio.Task[WireResponse]] = set()
 
     def keep(self, task: asyncio.Task[WireResponse]) -> None:
-        """Hold a request until it ends, and see its outcome, should its caller be gone."""
+        """Hold a request and its slot until it ends; see its outcome, if its caller is gone."""
         self.tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -119,5 +126,6 @@ class _Pool:
 
     def _ended(self, task: asyncio.Task[WireResponse]) -> None:
         self.tasks.discard(task)
+        self.slots.release()
         if not task.cancelled():
             task.exception()  # marks it as seen

@@ -6,6 +6,7 @@ network streams below cut every read and write to what is left of the attempt th
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpcore
 import httpx
+from httpcore._backends.sync import SyncStream
 
 from tierline._exceptions import AttemptTimedOut, LocalProtocolError, RemoteProtocolError
 from tierline._transports.base import WireRequest, WireResponse
@@ -170,9 +172,19 @@ class BoundedBackend(httpcore.NetworkBackend):
         self, path: str, timeout: float | None = None, socket_options: SocketOptions = None
     ) -> httpcore.NetworkStream:
         timeout = bounded(timeout, httpcore.ConnectTimeout)
-        stream = self._backend.connect_unix_socket(path, timeout, socket_options)
+        # Not httpcore's own: it leaves the socket open when nobody answers there.
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(path)
+        except TimeoutError as error:
+            sock.close()
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            sock.close()
+            raise httpcore.ConnectError(str(error)) from error
         note_connected()
-        return BoundedStream(stream)
+        return BoundedStream(SyncStream(sock))
 
 
 class AsyncBoundedStream(httpcore.AsyncNetworkStream):

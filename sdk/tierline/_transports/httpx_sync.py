@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Sequence
 from time import monotonic
 
 import httpx
 
-from tierline._exceptions import LocalProtocolError
+from tierline._exceptions import AttemptTimedOut, LocalProtocolError
 from tierline._transports.base import WireRequest, WireResponse
 from tierline._transports.fork import forget_after_fork
 from tierline._transports.httpx_attempt import (
@@ -39,7 +40,9 @@ class HttpxTransport:
     ) -> None:
         self._options = options(origin, tls, max_connections)
         self._requests = RequestBuilder(origin, headers)
+        self._max_connections = max_connections
         self._closed = False
+        self._slots = threading.Semaphore(max_connections)
         self._http = self._open()
         forget_after_fork(self)
 
@@ -48,6 +51,26 @@ class HttpxTransport:
         deadline = monotonic() + timeout
         if self._closed:
             raise LocalProtocolError("this transport is closed")
+        slots = self._slots  # httpcore closes good connections when callers queue inside it
+        if not slots.acquire(timeout=max(0.0, timeout)):
+            raise AttemptTimedOut(f"no connection came free within {timeout:.3f} s")
+        try:
+            return self._carry(request, deadline)
+        finally:
+            slots.release()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        self._http.close()
+
+    def forget(self) -> None:
+        """In a forked child: begin with an empty pool."""
+        _abandoned.append(self._http)
+        self._slots = threading.Semaphore(self._max_connections)
+        self._http = self._open()
+
+    def _carry(self, request: WireRequest, deadline: float) -> WireResponse:
         first = Attempt(deadline)
         try:
             return self._exchange(request, first)
@@ -60,16 +83,6 @@ class HttpxTransport:
             return self._exchange(request, Attempt(deadline))
         except httpx.HTTPError as error:
             raise to_transport_error(error) from error
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._closed = True
-        self._http.close()
-
-    def forget(self) -> None:
-        """In a forked child: begin with an empty pool."""
-        _abandoned.append(self._http)
-        self._http = self._open()
 
     def _exchange(self, request: WireRequest, attempt: Attempt) -> WireResponse:
         response = self._http.handle_request(self._requests.build(request, attempt))

@@ -19,7 +19,7 @@ from tierline._exceptions import (
 )
 from tierline._transports.base import Buffer, WireRequest, WireResponse
 from tierline._transports.fork import forget_after_fork
-from tierline._transports.http1 import ResponseParser, field_lines, request_head
+from tierline._transports.http1 import ResponseParser, body_length, field_lines, request_head
 from tierline._transports.idle import MAX_CONNECTIONS, IdleConnections, retirement
 from tierline._transports.origin import Origin
 
@@ -53,14 +53,10 @@ class LeanTransport:
         if self._closed:
             raise LocalProtocolError("this transport is closed")
         pool = self._pool
-        if not pool.slots.acquire(timeout=max(0.0, timeout)):
-            raise AttemptTimedOut(f"no connection came free within {timeout:.3f} s")
         try:
             return self._exchange(pool, parts, deadline)
         except TimeoutError as error:
             raise AttemptTimedOut(f"no whole answer within {timeout:.3f} s") from error
-        finally:
-            pool.slots.release()
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their answer is in."""
@@ -74,28 +70,22 @@ class LeanTransport:
             connection.close()
 
     def _exchange(self, pool: _Pool, parts: list[Buffer], deadline: float) -> WireResponse:
-        connection = pool.take()
-        if connection is not None:
-            try:
-                return self._carry(pool, connection, parts, deadline)
-            except _Stale:
-                pass  # score calls are pure: once more, on a connection nobody has closed
-        connection = self._connect(pool, deadline)
-        try:
-            return self._carry(pool, connection, parts, deadline)
-        except _Stale as stale:
-            raise RemoteProtocolError(str(stale)) from stale.__cause__
-
-    def _carry(
-        self, pool: _Pool, connection: _Connection, parts: list[Buffer], deadline: float
-    ) -> WireResponse:
+        connection = pool.take(deadline)
         reusable = False
         try:
+            if connection is not None:
+                try:
+                    response, reusable = connection.exchange(parts, deadline)
+                    return response
+                except _Stale:
+                    connection.close()  # score calls are pure: once more, on a fresh connection
+            connection = self._connect(pool, deadline)
             response, reusable = connection.exchange(parts, deadline)
+            return response
+        except _Stale as stale:
+            raise RemoteProtocolError(str(stale)) from stale.__cause__
         finally:
-            if not (reusable and pool.put(connection)):
-                connection.close()
-        return response
+            pool.give_back(connection, reusable=reusable)
 
     def _connect(self, pool: _Pool, deadline: float) -> _Connection:
         sock = None
@@ -122,22 +112,44 @@ class _Pool:
     """The connections of one process: slots for all, a list of the idle ones."""
 
     def __init__(self, max_connections: int) -> None:
-        self.slots = threading.Semaphore(max_connections)
         self.idle: IdleConnections[_Connection] = IdleConnections()
         self.rng = Random()
+        self._free = max_connections
+        self._waiting = 0
         self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
         self._closed = False
 
-    def take(self) -> _Connection | None:
+    def take(self, deadline: float) -> _Connection | None:
+        """Wait for a slot; the idle connection to use, or None: open one. Raises TimeoutError."""
         with self._lock:
+            while self._free == 0:
+                self._wait(deadline)
+            self._free -= 1
             connection, to_close = self.idle.take(monotonic())
         for old in to_close:
             old.close()
         return connection
 
-    def put(self, connection: _Connection) -> bool:
+    def give_back(self, connection: _Connection | None, *, reusable: bool) -> None:
+        """Free the slot, and keep the connection or close it."""
         with self._lock:
-            return not self._closed and self.idle.put(connection, monotonic())
+            kept = reusable and not self._closed and self._keep(connection)
+            self._free += 1
+            if self._waiting:
+                self._freed.notify()
+        if connection is not None and not kept:
+            connection.close()
+
+    def _wait(self, deadline: float) -> None:
+        self._waiting += 1
+        try:
+            self._freed.wait(_remaining(deadline))
+        finally:
+            self._waiting -= 1
+
+    def _keep(self, connection: _Connection | None) -> bool:
+        return connection is not None and self.idle.put(connection, monotonic())
 
     def close(self) -> None:
         with self._lock:
@@ -169,9 +181,7 @@ class _Connection:
         parser = ResponseParser()
         sock = self._sock
         try:
-            # An endpoint may refuse and hang up before it read everything: its answer counts.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._send(parts, deadline)
+            self._send(parts, deadline)
             while True:
                 sock.settimeout(_remaining(deadline))
                 data = sock.recv(_READ_SIZE)
@@ -194,23 +204,39 @@ class _Connection:
         _close(self._sock)
 
     def _send(self, parts: list[Buffer], deadline: float) -> None:
+        try:
+            self._send_all(parts, deadline)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it may refuse and hang up before it read everything: its answer counts
+
+    def _send_all(self, parts: list[Buffer], deadline: float) -> None:
         sock = self._sock
         if isinstance(sock, ssl.SSLSocket):  # cannot gather
-            parts = [b"".join(parts)]
+            rest = memoryview(b"".join(parts))
+            while rest:
+                sock.settimeout(_remaining(deadline))
+                rest = rest[sock.send(rest) :]
+            return
+        sock.settimeout(_remaining(deadline))
+        sent = sock.sendmsg(parts[:_MAX_PARTS])
+        if sent == body_length(parts):
+            return
         queue = [memoryview(part).cast("B") for part in parts if len(part)]
-        while queue:
+        while skip(queue, sent):
             sock.settimeout(_remaining(deadline))
-            if isinstance(sock, ssl.SSLSocket):
-                sent = sock.send(queue[0])
-            else:
-                sent = sock.sendmsg(queue[:_MAX_PARTS])
-            done = 0
-            while done < len(queue) and sent >= queue[done].nbytes:
-                sent -= queue[done].nbytes
-                done += 1
-            del queue[:done]
-            if sent:
-                queue[0] = queue[0][sent:]
+            sent = sock.sendmsg(queue[:_MAX_PARTS])
+
+
+def skip(queue: list[memoryview], sent: int) -> bool:
+    """Drop the first ``sent`` bytes of the parts; whether any are left."""
+    done = 0
+    while done < len(queue) and sent >= queue[done].nbytes:
+        sent -= queue[done].nbytes
+        done += 1
+    del queue[:done]
+    if sent:
+        queue[0] = queue[0][sent:]
+    return bool(queue)
 
 
 def _open_socket(origin: Origin, deadline: float) -> socket.socket:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
-from collections import deque
 from collections.abc import Sequence
 from random import Random
 
@@ -21,6 +19,7 @@ from tierline._transports.http1 import ResponseParser, field_lines, request_head
 from tierline._transports.idle import MAX_CONNECTIONS, IdleConnections, retirement
 from tierline._transports.loops import PerLoop
 from tierline._transports.origin import Origin
+from tierline._transports.slots import Slots
 
 
 class AsyncLeanTransport:
@@ -47,13 +46,13 @@ class AsyncLeanTransport:
             raise LocalProtocolError("this transport is closed")
         pool = self._pools.get()
         deadline = pool.loop.time() + timeout
-        await pool.acquire(deadline)
+        await pool.slots.acquire(deadline)
         try:
             return await self._exchange(pool, parts, deadline)
         except TimeoutError as error:
             raise AttemptTimedOut(f"no whole answer within {timeout:.3f} s") from error
         finally:
-            pool.release()
+            pool.slots.release()
 
     async def aclose(self) -> None:
         """Close the idle connections; those in use close when their answer is in."""
@@ -116,44 +115,14 @@ async def _carry(
 
 
 class _Pool:
-    """The connections of one event loop. Slots go to the waiting in the order they came."""
+    """The connections of one event loop: slots for all, a list of the idle ones."""
 
     def __init__(self, max_connections: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.rng = Random()
-        self.free = max_connections
+        self.slots = Slots(max_connections)
         self.idle: IdleConnections[_Connection] = IdleConnections()
-        self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
-
-    async def acquire(self, deadline: float) -> None:
-        """Wait for a slot. Raises AttemptTimedOut at the deadline (the loop's clock)."""
-        if self.free:
-            self.free -= 1
-            return
-        turn: asyncio.Future[None] = self.loop.create_future()
-        self._waiting.append(turn)
-        timer = self.loop.call_at(deadline, _expire, turn)
-        try:
-            await turn
-        except TimeoutError as error:
-            raise AttemptTimedOut("no connection came free in time") from error
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.release()  # the slot came as the caller left: it is the next one's
-            raise
-        finally:
-            timer.cancel()
-            with contextlib.suppress(ValueError):  # release() took it out already
-                self._waiting.remove(turn)
-
-    def release(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.free += 1
 
     def take(self) -> _Connection | None:
         connection, to_close = self.idle.take(self.loop.time())
@@ -243,6 +212,6 @@ class _Connection(asyncio.Protocol):
         answer.set_exception(error if parser.started else _Stale(str(error)))
 
 
-def _expire(future: asyncio.Future[None] | asyncio.Future[WireResponse]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())
+def _expire(answer: asyncio.Future[WireResponse]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
