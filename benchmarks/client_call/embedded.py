@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import time
@@ -63,7 +64,7 @@ def ranker(rng: np.random.Generator) -> onnx.ModelProto:
     """concat(user, item) → 256 → 128 → 1, ReLU between: the W1 ranker of docs/serving."""
     nodes = [helper.make_node("Concat", ["user", "item"], ["x0"], axis=1)]
     weights = []
-    for i, (wide, narrow) in enumerate(zip(LAYERS, LAYERS[1:], strict=False)):
+    for i, (wide, narrow) in enumerate(itertools.pairwise(LAYERS)):
         matrix = (rng.standard_normal((wide, narrow)) / np.sqrt(wide)).astype(np.float32)
         weights += [
             numpy_helper.from_array(matrix, f"w{i}"),
