@@ -17,11 +17,9 @@ import tierline
 
 MODEL = "shop"
 PAGE_DEADLINE = 0.2  # seconds: a page is worth no longer wait
-EXAMPLE = (
-    "example:\n  python examples/fastapi_backend/app.py"
-    " --edge http://127.0.0.1:8101 --cloud http://127.0.0.1:8201\n"
-    "  curl 'http://127.0.0.1:8000/recommendations/user-17?history=3&history=5&k=5'"
-)
+EXAMPLE = """example:
+  python examples/fastapi_backend/app.py --edge http://127.0.0.1:8101 --cloud http://127.0.0.1:8201
+  curl 'http://127.0.0.1:8000/recommendations/user-17?history=3&history=5&k=5'"""
 # What the browser is told when nobody could answer: whose fault it was, and whether to come again.
 STATUS: dict[type[tierline.CallError], int] = {
     tierline.BadRequest: 400,

@@ -25,6 +25,7 @@ from typing import IO, Self
 
 READY_TIMEOUT = 90.0  # seconds a server may take to load and compile its kernels
 STOP_TIMEOUT = 10.0  # seconds a server may take to drain before it is killed
+STDERR = 2  # the file descriptor: stdout is for the one table
 POLL = 0.1  # seconds between two looks at /readyz
 
 # Runs before the command, in its process: dies with its parent (PR_SET_PDEATHSIG = 1), then execs.
@@ -61,7 +62,7 @@ class Fleet:
         return self._running[name].pid
 
     def run(self, name: str, command: Sequence[str]) -> None:
-        """Run ``command`` to its end, its output on ours. Raises FleetError when it fails."""
+        """Run ``command`` to its end, its output on our stderr. Raises FleetError when it fails."""
         process = self._running[name] = _spawn(command, None, None)
         try:
             code = process.wait()
@@ -147,7 +148,7 @@ def _spawn(
     return subprocess.Popen(
         guarded,
         stdin=subprocess.DEVNULL,
-        stdout=output,
+        stdout=output or STDERR,
         stderr=subprocess.STDOUT if output else None,
         env={**os.environ, **(environment or {})},
         start_new_session=True,  # own group: Ctrl-C reaches the demo, which ends it in order

@@ -12,6 +12,7 @@ from load import Visit
 from tierline_cloud.data import group_users, leave_one_out, read_interactions
 
 MODEL = "shop"
+QUICK_MINUTES = 3.0  # bounds the training of a generated shop on a slow machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ def train(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
     Without ``data`` the shop is generated from ``seed`` and the quick recipe is used; with it the
     full one. Raises FleetError when the training fails.
     """
-    source = ["--synthetic", "--recipe", "quick"] if data is None else [str(data)]
+    quick = ["--synthetic", "--recipe", "quick", "--max-minutes", str(QUICK_MINUTES)]
+    source = quick if data is None else [str(data)]
     run, result = work / "training", work / "training.json"
     fleet.run(
         "training",
