@@ -38,6 +38,16 @@ from tierline.wire._fields import (
 from tierline.wire._tensors import ALIGNMENT, ZEROS, describe, read_tensors
 from tierline.wire.messages import ErrorReply, ScoreReply, ScoreRequest, Tensors
 
+__all__ = [
+    "Limits",
+    "decode_error",
+    "decode_reply",
+    "decode_request",
+    "encode_error",
+    "encode_reply",
+    "encode_request",
+]
+
 MAGIC: Final = b"TLF\x01"
 
 _PREAMBLE = Struct("<4sI")
