@@ -36,6 +36,7 @@ from tierline_cloud.training.loop import hidden_states
 from tierline_kernels import RowwiseInt8, dequantize_rows
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.manifest import SequenceSpec
+from tierline_serving.registry import Registry
 from tierline_serving.signing import Signer, Trust
 
 
@@ -86,6 +87,8 @@ def train(options: TrainOptions, console: Console | None = None) -> Outcome:
         "stages": stages,
         "bundles": packed.result["folders"],
     }
+    if options.registry is not None:
+        document["published"] = _publish(options.registry, packed, signer)
     (options.out / "results.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
     return Outcome(table=train_table(document), document=document)
 
@@ -127,6 +130,17 @@ def _pack(
         (options.out / "stages" / "bundles" / "stage.json").unlink(missing_ok=True)
     store = StageStore(options.out / "stages", console)
     return store.run("bundles", make, inputs=inputs, after=(factory.evaluated, factory.quantized))
+
+
+def _publish(root: Path, packed: Stage, signer: Signer | None) -> dict[str, str]:
+    """Each bundle goes to the channel of its tier: both carry the same model name."""
+    keys = () if signer is None else (signer.public_key,)
+    trust = Trust(keys=keys, allow_unsigned=signer is None)
+    registry = Registry(root)
+    return {
+        tier: str(registry.publish(folder, trust=trust, channel=tier))
+        for tier, folder in packed.result["folders"].items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +209,7 @@ def _check_pair(edge: Bundle, cloud: Bundle) -> None:
         if bundle.manifest.tier != tier or bundle.manifest.kind != "sequence":
             found = f"a {bundle.manifest.tier} bundle of kind {bundle.manifest.kind}"
             raise BundleRefused(
-                f"{bundle.path}: expected a {tier} bundle of kind sequence: {found}"
+                f"{bundle.path}: expected the {tier} bundle of kind sequence, not {found}"
             )
     if _sequence(edge).items != _sequence(cloud).items:
         raise BundleRefused("the two bundles have catalogues of different size")

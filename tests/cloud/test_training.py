@@ -67,9 +67,7 @@ def test_an_epoch_trains_on_every_transition_once(shop_split: Split) -> None:
         assert bool(((targets > 0) == real).all())
         pairs += zip(inputs[real].tolist(), targets[real].tolist(), strict=True)
     expected = [
-        (int(first), int(second))
-        for row in shop_split.train
-        for first, second in pairwise(row)
+        (int(first), int(second)) for row in shop_split.train for first, second in pairwise(row)
     ]
     assert sorted(pairs) == sorted(expected)
 

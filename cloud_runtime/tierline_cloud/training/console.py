@@ -63,7 +63,7 @@ class _Lines:
         self._next = 0.0
 
     def update(self, done: float, note: str) -> None:
-        if done < self._next and done < self._total:
+        if done < self._next and not note.endswith("stopped"):
             return
         self._next = done + self._total / LINES_PER_STAGE
         self._console.say(f"{self._name}: {done:g}/{self._total:g} {note}")

@@ -82,7 +82,7 @@ def train_sasrec(
         _after_epoch(state, config, split)
         state.progress.elapsed = state.progress.history[-1]["seconds"] = clock() - began
         save_state(checkpoint, state, key=key)
-        tracker.update(config.epochs if state.progress.done else state.progress.epoch, _note(state))
+        tracker.update(state.progress.epoch, _note(state))
     model.load_state_dict(state.best)
     return model.eval(), _report(state.progress)
 
@@ -156,7 +156,7 @@ def _note(state: TrainState) -> str:
     note = f"loss {entry['loss']:.4f}, {entry['seconds']:.0f} s"
     if progress.best_epoch:
         note += f", best valid NDCG@10 {progress.best_score:.4f} (epoch {progress.best_epoch})"
-    return note
+    return f"{note}, stopped" if progress.done else note
 
 
 def _report(progress: Progress) -> TrainReport:
