@@ -49,8 +49,8 @@ class Fields:
         self._read: set[str] = set()
 
     def at(self, key: str) -> str:
-        """The path of a field, for messages: ``runtime.opset``."""
-        return f"{self._path}.{key}" if self._path else key
+        """The path of a field, for messages: ``manifest.runtime.opset``."""
+        return f"{self._path}.{key}"
 
     def need(self, key: str, read: Callable[[object, str], T]) -> T:
         """The field, which must be there and not null."""
@@ -74,8 +74,8 @@ class Fields:
 
 
 def refuse(path: str, why: str) -> NoReturn:
-    """Raise BundleRefused for a field."""
-    raise BundleRefused(f"manifest: {path or 'the whole'}: {why}")
+    """Raise BundleRefused for a field: ``manifest.runtime.opset: missing``."""
+    raise BundleRefused(f"{path}: {why}")
 
 
 def text(value: object, path: str) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NoReturn
 
 from tierline import BundleRefused
 from tierline_serving._fields import (
@@ -170,7 +170,7 @@ class Manifest:
 
 
 def _read_manifest(value: object) -> Manifest:
-    fields = Fields(value, "")
+    fields = Fields(value, "manifest")
     format_number = fields.need("format", integer(1, 2**31))
     if format_number > FORMAT:
         raise BundleRefused(
@@ -183,7 +183,7 @@ def _read_manifest(value: object) -> Manifest:
         kind=fields.need("kind", one_of(("sequence", "tensor"))),
         tier=fields.need("tier", one_of(("edge", "cloud"))),
         created=fields.need("created", _instant),
-        files=fields.need("files", map_of(read_listed_path, _read_file)),
+        files=fields.need("files", map_of(read_listed_path, read_file_entry)),
         runtime=fields.need("runtime", _read_runtime),
         inputs=fields.maybe("inputs", array_of(_read_tensor)) or (),
         outputs=fields.maybe("outputs", array_of(_read_tensor)) or (),
@@ -198,7 +198,8 @@ def _read_manifest(value: object) -> Manifest:
     return manifest
 
 
-def _read_file(value: object, path: str) -> FileEntry:
+def read_file_entry(value: object, path: str) -> FileEntry:
+    """A file's hash and size. Raises BundleRefused."""
     fields = Fields(value, path)
     entry = FileEntry(
         sha256=fields.need("sha256", sha256), bytes=fields.need("bytes", integer(0, 2**60))
@@ -334,31 +335,35 @@ def utc_instant(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _wrong(where: str, why: str) -> NoReturn:
+    refuse(f"manifest.{where}", why)
+
+
 def _check_references(manifest: Manifest) -> None:
     for where, path in manifest.referenced_files():
         if path not in manifest.files:
-            refuse(where, f"points to {show(path)}, which files does not list")
+            _wrong(where, f"points to {show(path)}, which files does not list")
     for which, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
         names = [spec.name for spec in specs]
         if len(set(names)) != len(names):
-            refuse(which, "two tensors share a name")
+            _wrong(which, "two tensors share a name")
 
 
 def _check_kind(manifest: Manifest) -> None:
     sequence = manifest.sequence
     if manifest.kind == "sequence":
         if sequence is None:
-            refuse("sequence", "missing; kind sequence requires it")
+            _wrong("sequence", "missing; kind sequence requires it")
         if sequence.table is None and manifest.runtime.engine == "onnx":
-            refuse("sequence.table", "missing; engine onnx needs the item table")
+            _wrong("sequence.table", "missing; engine onnx needs the item table")
         if sequence.table is not None and sequence.table not in manifest.tables:
-            refuse("sequence.table", f"names {show(sequence.table)}, which tables does not hold")
+            _wrong("sequence.table", f"names {show(sequence.table)}, which tables does not hold")
         return
     if sequence is not None:
-        refuse("sequence", f"is for kind sequence; this is kind {manifest.kind}")
+        _wrong("sequence", f"is for kind sequence; this is kind {manifest.kind}")
     for i, spec in enumerate(manifest.inputs):
         if spec.role is None:
-            refuse(f"inputs[{i}].role", "missing; kind tensor needs query or candidate")
+            _wrong(f"inputs[{i}].role", "missing; kind tensor needs query or candidate")
 
 
 def _items(manifest: Manifest) -> Iterator[tuple[str, object]]:

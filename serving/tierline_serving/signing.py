@@ -159,6 +159,11 @@ class Trust:
         return key_id
 
 
+def claimed_key(signature: bytes) -> str:
+    """The key id that a `manifest.sig` claims; nothing is verified. Raises BundleRefused."""
+    return _parse_signature(signature)[0]
+
+
 def _parse_signature(data: bytes) -> tuple[str, bytes]:
     if len(data) > MAX_SIGNATURE_BYTES:
         raise BundleRefused(f"manifest.sig: {len(data)} bytes; at most {MAX_SIGNATURE_BYTES}")
