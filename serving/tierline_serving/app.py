@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -31,6 +32,8 @@ BUNDLE_HEADER: Final = b"x-tierline-bundle"
 
 # A request answered sooner is not watched for its caller hanging up: watching costs a task.
 WATCH_AFTER: Final = 0.005
+
+_log = logging.getLogger("tierline.serving")
 
 _FRAME: Final = CONTENT_TYPE.encode()
 _JSON: Final = b"application/json"
@@ -201,8 +204,15 @@ class App:
         headers.append((b"content-length", b"%d" % len(body)))
         if self._handlers.asks_to_leave:
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        except RuntimeError as error:
+            # uvicorn does not tell a pipelined request that its connection broke; uvloop then
+            # refuses the write: "… the handler is closed".
+            if "closed" not in str(error):
+                raise
+            _log.info("caller left before the answer", extra={"status": status})
 
 
 class _DisconnectWatch:

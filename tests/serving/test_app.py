@@ -431,6 +431,37 @@ def test_a_caller_who_hangs_up_while_sending_is_forgotten() -> None:
     asyncio.run(scenario())
 
 
+@dataclass
+class BrokenConnection(Caller):
+    """Its connection refuses to be written to."""
+
+    reason: str = ""
+
+    async def _send(self, message: object) -> None:
+        raise RuntimeError(self.reason)
+
+
+def test_a_connection_that_broke_before_the_answer_is_no_fault_of_the_server() -> None:
+    async def scenario() -> None:
+        async with endpoint() as node:
+            reason = "unable to perform operation on <TCPTransport>; the handler is closed"
+            caller = BrokenConnection([framed(a_request(1))], asyncio.Event(), reason=reason)
+            await caller.call(node.app, "/v1/score", "POST")
+            assert node.scorer.scored == [1]
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_breaks_the_protocol_is_not_hushed_up() -> None:
+    async def scenario() -> None:
+        async with endpoint() as node:
+            caller = BrokenConnection([framed(a_request(1))], asyncio.Event(), reason="too long")
+            with pytest.raises(RuntimeError, match="too long"):
+                await caller.call(node.app, "/v1/score", "POST")
+
+    asyncio.run(scenario())
+
+
 def test_a_request_the_model_cannot_score_is_400_before_it_is_queued() -> None:
     async def scenario() -> None:
         async with endpoint() as node:
