@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     options = _parser().parse_args(argv)
     # Figures for a script own stdout; the table then goes to stderr.
-    console = Console(stderr=options.json == "-")
+    width = None if sys.stdout.isatty() else 120
+    console = Console(stderr=options.json == "-", width=width)
     try:
         document = tomllib.loads(options.file.read_text(encoding="utf-8"))
         chosen = choose(parse_claims(document), options.only)
