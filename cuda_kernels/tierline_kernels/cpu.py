@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierline_kernels import jit
+from tierline_kernels import jit_rows, jit_select
 from tierline_kernels.arguments import BagTask, DotTask, Int64Array, TopkTask
 from tierline_kernels.layout import Float32Array, RowwiseInt8, Table
 
 # Below this many bytes a thread hand-over (about 30 µs) costs more than it saves.
 SHARE_BYTES = 1 << 19
-# Float items are scored in blocks this tall: scores of a block stay in cache.
-BLOCK_ROWS = 8192
+# Float items are scored in blocks this tall: their scores stay in cache.
+BLOCK_ROWS = 4096
+# From this many queries a matrix product per block beats reading the block once a query.
+MATRIX_QUERIES = 16
 
 _NO_FLOATS = np.empty(0, np.float32)
 _NO_BITS = np.empty(0, np.uint32)
@@ -64,25 +66,20 @@ def lookup(table: Table, ids: Int64Array, out: Float32Array) -> None:
         biases = _or_empty(table.biases, _NO_FLOATS)
 
         def part(_: int, low: int, high: int) -> None:
-            jit.lookup_int8(table.codes, table.scales, biases, ids, out, low, high)
+            jit_rows.lookup_int8(table.codes, table.scales, biases, ids, out, low, high)
 
-    elif table.dtype == np.float16:
-        _take_half(table, ids, out)
-        return
     else:
+        entries = _loadable(table)
 
         def part(_: int, low: int, high: int) -> None:
-            jit.lookup_float(table, ids, out, low, high)
+            jit_rows.lookup_float(entries, ids, out, low, high)
 
     _run(part, _shares(len(ids), out.nbytes))
 
 
-def _take_half(table: NDArray[Any], ids: Int64Array, out: Float32Array) -> None:
-    if len(table) == 0:
-        out[:] = 0.0
-        return
-    out[:] = table[np.maximum(ids, 0)]
-    out[ids < 0] = 0.0
+def _loadable(table: NDArray[Any]) -> NDArray[Any]:
+    """The table as the loops load it: float16 as its bits."""
+    return table.view(np.uint16) if table.dtype == np.float16 else table
 
 
 def bag(task: BagTask, out: Float32Array) -> None:
@@ -95,23 +92,18 @@ def bag(task: BagTask, out: Float32Array) -> None:
         biases = _or_empty(quantised.biases, _NO_FLOATS)
 
         def part(_: int, low: int, high: int) -> None:
-            jit.bag_int8(
+            jit_rows.bag_int8(
                 quantised.codes, quantised.scales, biases,
                 ids, task.offsets, weights, task.mean, padding, out, low, high,
             )  # fmt: skip
 
     else:
-        if table.dtype == np.float16:
-            used, places = np.unique(ids, return_inverse=True)
-            single = table[np.maximum(used, 0)].astype(np.float32) if used.size else table[:0]
-            table = single.astype(np.float32, copy=False)
-            renumbered = np.where(ids < 0, -1, places.astype(np.int64))
-            ids = np.where(ids == padding, -2, renumbered)
-            padding = -2
-        floats = table
+        floats = _loadable(table)
 
         def part(_: int, low: int, high: int) -> None:
-            jit.bag_float(floats, ids, task.offsets, weights, task.mean, padding, out, low, high)
+            jit_rows.bag_float(
+                floats, ids, task.offsets, weights, task.mean, padding, out, low, high
+            )
 
     _run(part, _shares(len(out), len(ids) * out.shape[1] * 4))
 
@@ -140,7 +132,7 @@ def _topk_row(
     where = np.empty((len(shares), task.k), np.int64)
 
     def part(share: int, low: int, high: int) -> None:
-        jit.topk_range(row, mask, sign, best[share], where[share], low, high)
+        jit_select.topk_range(row, mask, sign, best[share], where[share], low, high)
 
     _run(part, shares)
     _, places = merge(best, where)
@@ -168,67 +160,80 @@ def merge(best: Float32Array, where: Int64Array) -> tuple[Float32Array, Int64Arr
         values, places = best.ravel(), where.ravel()
         order = np.lexsort((places, -values))[:k]
         best, where = values[order][None], places[order][None]
-    count = int((where[0] < jit.NOWHERE).sum())
+    count = int((where[0] < jit_select.NOWHERE).sum())
     return best[0, :count], where[0, :count]
 
 
 def dot_topk(task: DotTask, values: Float32Array, indices: Int64Array) -> None:
-    """See ``dot_topk``; blocks of items meet all queries in one matrix product."""
+    """See ``dot_topk``; few queries are met as items are read, many by matrix products."""
     if task.k == 0:
         return
-    values[:] = -np.inf
-    indices[:] = jit.NOWHERE
     items = task.items
     assert isinstance(items, np.ndarray)
+    # Matrix products have threads of their own; two layers of threads would fight for processors.
+    alone = len(task.queries) >= MATRIX_QUERIES or len(items) == 0
+    shares = [(0, len(items))] if alone else _shares(len(items), items.nbytes)
+    best = np.full((len(shares), len(task.queries), task.k), -np.inf, np.float32)
+    where = np.full(best.shape, jit_select.NOWHERE, np.int64)
+
+    def part(share: int, low: int, high: int) -> None:
+        for first in range(low, high, BLOCK_ROWS):
+            block = items[first : min(first + BLOCK_ROWS, high)].astype(np.float32, copy=False)
+            _meet(task, block, first, best[share], where[share])
+        for b in range(len(task.queries)):
+            jit_select.unload(best[share, b], where[share, b])
+
+    _run(part, shares)
+    _write_merged(best, where, values, indices)
+
+
+def _meet(
+    task: DotTask, block: Float32Array, first: int, best: Float32Array, where: Int64Array
+) -> None:
+    """Offer a block of items, which starts at item ``first``, to every query's heap."""
     bits, boost = _or_empty(task.filter_bits, _NO_BITS), _or_empty(task.boost, _NO_FLOATS)
-    with np.errstate(invalid="ignore", over="ignore"):
-        for first in range(0, len(items), BLOCK_ROWS):
-            block = items[first : first + BLOCK_ROWS].astype(np.float32, copy=False)
+    rules = (bits, task.excluded, task.excluded_offsets, boost, best, where, 0)
+    if len(task.queries) < MATRIX_QUERIES:
+        jit_select.retrieve_float(block, first, task.queries, *rules, len(block))
+    else:
+        with np.errstate(invalid="ignore", over="ignore"):
             scores = task.queries @ block.T
-            for b in range(len(values)):
-                jit.push_scores(
-                    scores[b], first, bits, _excluded(task, b), boost, values[b], indices[b]
-                )
-    for b in range(len(values)):
-        jit.unload(values[b], indices[b])
-    indices[indices == jit.NOWHERE] = -1
+        jit_select.offer_scores(scores, first, *rules, len(task.queries))
 
 
 def dot_topk_int8(
     task: DotTask, query_codes: RowwiseInt8, values: Float32Array, indices: Int64Array
 ) -> None:
-    """See ``dot_topk``; items are scanned once a query, scores stay in registers."""
+    """See ``dot_topk``; items are read once, scores never leave the first-level cache."""
     if task.k == 0:
         return
-    for b in range(len(values)):
-        best, where = _scan_int8(task, query_codes, b)
-        values[b] = -np.inf
-        indices[b] = -1
-        values[b, : len(best)] = best
-        indices[b, : len(best)] = where
-
-
-def _scan_int8(task: DotTask, query_codes: RowwiseInt8, b: int) -> tuple[Float32Array, Int64Array]:
     items = task.items
     assert isinstance(items, RowwiseInt8)
-    shares = _shares(len(items.codes), items.codes.nbytes) if len(items.codes) else [(0, 0)]
-    best = np.empty((len(shares), task.k), np.float32)
-    where = np.empty((len(shares), task.k), np.int64)
-    query = query_codes.codes[b]
-    code_sum = np.float32(query.sum(dtype=np.int64))
+    queries = query_codes.codes
+    work = items.codes.nbytes * max(1, len(queries))
+    shares = _shares(len(items.codes), work) if len(items.codes) else [(0, 0)]
+    best = np.empty((len(shares), len(queries), task.k), np.float32)
+    where = np.empty(best.shape, np.int64)
+    sums = queries.sum(axis=1, dtype=np.int64).astype(np.float32)
     biases = _or_empty(items.biases, _NO_FLOATS)
     bits, boost = _or_empty(task.filter_bits, _NO_BITS), _or_empty(task.boost, _NO_FLOATS)
-    excluded = _excluded(task, b)
 
     def part(share: int, low: int, high: int) -> None:
-        jit.dot_range_int8(
-            items.codes, items.scales, biases, query, query_codes.scales[b], code_sum, bits,
-            excluded, boost, best[share], where[share], low, high,
+        jit_select.retrieve_int8(
+            items.codes, items.scales, biases, queries, query_codes.scales, sums, bits,
+            task.excluded, task.excluded_offsets, boost, best[share], where[share], low, high,
         )  # fmt: skip
 
     _run(part, shares)
-    return merge(best, where)
+    _write_merged(best, where, values, indices)
 
 
-def _excluded(task: DotTask, b: int) -> Int64Array:
-    return task.excluded[task.excluded_offsets[b] : task.excluded_offsets[b + 1]]
+def _write_merged(
+    best: Float32Array, where: Int64Array, values: Float32Array, indices: Int64Array
+) -> None:
+    values[:] = -np.inf
+    indices[:] = -1
+    for b in range(len(values)):
+        found, places = merge(best[:, b], where[:, b])
+        values[b, : len(found)] = found
+        indices[b, : len(found)] = places

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -29,6 +29,8 @@ many = settings(
     deadline=None,
     database=None,
     derandomize=True,
+    # No shrinking: a kernel that fails to compile would be compiled anew for every smaller case.
+    phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow],
 )
 on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
