@@ -260,6 +260,23 @@ def test_a_batch_that_outlives_its_loop_ends_its_thread_quietly() -> None:
     assert scorer.scored == [1]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_scoring_thread_that_died_is_not_queued_for() -> None:
+    class Quitter(FakeScorer):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
+            raise SystemExit
+
+    async def scenario() -> None:
+        async with running(Quitter()) as runner:
+            with pytest.raises(DeadlineExceeded):
+                await runner.submit(a_request(1), time.monotonic() + 0.05)
+            assert not runner.is_alive
+            with pytest.raises(Unavailable):
+                await runner.submit(a_request(1), soon())
+
+    asyncio.run(scenario())
+
+
 def test_a_request_larger_than_the_queue_is_a_bad_request() -> None:
     async def scenario() -> None:
         limits = BatchLimits(max_batch_rows=2, max_queue_rows=2)

@@ -231,12 +231,13 @@ class Runner:
     # On the scoring thread.
 
     def _work(self) -> None:
-        while (batch := self._next()) is not None:
-            if batch.tickets:
-                outcomes, report = self._score(batch)
+        try:
+            while (batch := self._next()) is not None:
+                outcomes, report = self._score(batch) if batch.tickets else ((), None)
                 self._deliver(batch, outcomes, report)
-            else:
-                self._deliver(batch, (), None)
+        finally:
+            with self._lock:  # whatever ended this thread, nobody may queue for it any more
+                self._is_closed = True
 
     def _next(self) -> Batch[_Pending] | None:
         while True:
