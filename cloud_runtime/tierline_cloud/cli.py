@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tierline import ConfigurationError
 from tierline.cli import EXIT_DONE, Command
+from tierline_cloud.serve.cli import CLOUD
+
+__all__ = ["CLOUD", "EVALUATE", "TRAIN"]
 
 _NEEDS = ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "numba", "rich")
 _FORMATS = ("s3rec", "inter", "csv")

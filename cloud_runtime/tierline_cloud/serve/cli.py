@@ -1,0 +1,58 @@
+"""`tierline cloud`: serve full torch models from this machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from tierline.cli import Command
+
+_NEEDS = ("torch", "safetensors", "numba", "uvicorn", "prometheus_client", "cryptography")
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    # Imported here: the overview of commands must not wait for the serving stack.
+    if CLOUD.missing():
+        parser.add_argument("arguments", nargs=argparse.REMAINDER)
+        return
+    from tierline_serving.serve_options import add_serve_options
+
+    actions = parser.add_subparsers(dest="action", required=True, metavar="serve")
+    serving = actions.add_parser(
+        "serve",
+        help="answer score calls until SIGTERM",
+        epilog="example: tierline cloud serve registry:reg/ranker/cloud --port 8201",
+    )
+    add_serve_options(serving, port=8201)
+    serving.add_argument(
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="let bundles bring code of this package",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tierline_cloud.serve.scorer import (
+        SequenceTorchScorer,
+        TensorTorchScorer,
+        load_scorer,
+    )
+    from tierline_serving.bundle import Bundle
+    from tierline_serving.serve_options import run_server
+
+    def load(bundle: Bundle) -> SequenceTorchScorer | TensorTorchScorer:
+        return load_scorer(bundle, threads=options.threads, allowed=options.allow_module)
+
+    return run_server(options, load)
+
+
+CLOUD = Command(
+    name="cloud",
+    summary="Serve full torch models.",
+    configure=_configure,
+    run=_run,
+    example="tierline cloud serve registry:reg/ranker/cloud --port 8201",
+    needs=_NEEDS,
+    extra="cloud",
+)

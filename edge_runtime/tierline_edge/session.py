@@ -1,0 +1,82 @@
+"""Opens an ONNX Runtime session with everything explicit: threads, spinning, memory, provider."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from tierline import BundleRefused, ConfigurationError, ModelFailed
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+class Session:
+    """One loaded graph on the one provider that was asked for."""
+
+    def __init__(self, model: bytes, *, provider: str = "cpu", threads: int | None = None) -> None:
+        """``provider`` is "cpu" or "cuda", never both: nothing falls back. ``threads`` None takes
+        what affinity and cgroup allow. Raises ConfigurationError or BundleRefused."""
+        if provider not in PROVIDERS:
+            raise ConfigurationError(f"must be cpu or cuda, got {provider!r}", key="provider")
+        self.provider = PROVIDERS[provider]
+        self.threads = threads or usable_cores()
+        available = onnxruntime.get_available_providers()
+        if self.provider not in available:
+            raise ConfigurationError(
+                f"this onnxruntime has no {self.provider} (it has {', '.join(available)}); "
+                "for CUDA install tierline[edge-gpu] instead of tierline[edge]",
+                key="provider",
+            )
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, _options(self.threads, provider), providers=[self.provider]
+            )
+        except Exception as error:  # onnxruntime's errors share no public base
+            raise BundleRefused(f"ONNX Runtime cannot load the model: {error}") from error
+        self._session.disable_fallback()
+        if self._session.get_providers()[0] != self.provider:
+            given = self._session.get_providers()
+            raise ConfigurationError(f"asked for {self.provider}, got {given}", key="provider")
+        self.inputs = tuple(each.name for each in self._session.get_inputs())
+        self.outputs = tuple(each.name for each in self._session.get_outputs())
+
+    def run(
+        self, outputs: Sequence[str], feed: Mapping[str, NDArray[np.generic]]
+    ) -> list[NDArray[np.float32]]:
+        """The named outputs. Raises ModelFailed with ONNX Runtime's reason."""
+        try:
+            answers: list[NDArray[np.float32]] = self._session.run(outputs, feed)
+        except Exception as error:  # onnxruntime's errors share no public base
+            raise ModelFailed(f"ONNX Runtime failed: {error}") from error
+        return answers
+
+
+def usable_cores() -> int:
+    """Cores this process may use, by affinity and by the cgroup's quota; at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CGROUP_LIMIT.read_text().split()
+    except (OSError, ValueError):
+        return cores  # no cgroup v2 limit here
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def _options(threads: int, provider: str) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads  # explicit: 0 would also pin threads to cores
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # Spinning wins microseconds on an idle machine and costs a core on a shared one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if provider == "cuda":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options

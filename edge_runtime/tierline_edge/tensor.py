@@ -1,0 +1,73 @@
+"""Scores kind ``tensor``: any ONNX graph from named arrays to one score a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierline import BundleRefused, ModelFailed
+from tierline.wire import ScoreReply, ScoreRequest
+from tierline_edge.info import describe
+from tierline_edge.session import Session
+from tierline_serving.bundle import Bundle
+from tierline_serving.requests import TensorRequests
+
+
+class TensorScorer:
+    """One bring-your-own graph; the contract is ``tierline_serving.Scorer``."""
+
+    def __init__(self, bundle: Bundle, session: Session) -> None:
+        declared = {spec.name for spec in bundle.manifest.inputs}
+        if declared != set(session.inputs):
+            raise BundleRefused(
+                f"bundle {bundle.id}: the manifest declares inputs {sorted(declared)}, "
+                f"the graph has {sorted(session.inputs)}"
+            )
+        head = bundle.manifest.uncertainty
+        self._outputs = ["scores"] if head is None else ["scores", head.output]
+        missing = set(self._outputs) - set(session.outputs)
+        if missing:
+            raise BundleRefused(f"bundle {bundle.id}: the graph lacks outputs {sorted(missing)}")
+        self._threshold = None if head is None else head.threshold
+        self._requests = TensorRequests(bundle.manifest)
+        self._session = session
+        self._bundle = bundle
+        self.info = describe(bundle, session, kernels="none")
+
+    def validate(self, request: ScoreRequest) -> None:
+        self._requests.validate(request)
+
+    def rows(self, request: ScoreRequest) -> int:
+        return self._requests.rows(request)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
+        outputs = self._session.run(self._outputs, self._requests.pack(requests))
+        scores = outputs[0]
+        counts = [self._requests.rows(request) for request in requests]
+        if scores.shape != (sum(counts),):
+            raise ModelFailed(f"expected scores of shape ({sum(counts)},), got {scores.shape}")
+        if not np.isfinite(scores).all():
+            raise ModelFailed("the model answered scores that are not finite")
+        replies, start = [], 0
+        for count in counts:
+            doubt = float(outputs[1][start : start + count].mean()) if len(outputs) > 1 else None
+            replies.append(
+                ScoreReply(
+                    model=self.info.name,
+                    bundle=self.info.bundle,
+                    scores=scores[start : start + count],
+                    uncertainty=doubt,
+                    threshold=self._threshold,
+                )
+            )
+            start += count
+        return replies
+
+    def prior(self) -> NDArray[np.float32] | None:
+        """A tensor bundle knows no catalogue; its prior, if any, is by row of the prior file."""
+        return self._bundle.prior()
+
+    def close(self) -> None:
+        """Nothing to give back: the session goes with this object."""

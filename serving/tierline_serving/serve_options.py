@@ -1,0 +1,114 @@
+"""The options `tierline edge serve` and `tierline cloud serve` share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierline import ConfigurationError
+from tierline.wire import ScoreReply, ScoreRequest
+from tierline_serving.batching.batcher import BatchLimits
+from tierline_serving.bundle import Bundle, open_bundle
+from tierline_serving.registry import Registry
+from tierline_serving.scorer import Scorer
+from tierline_serving.server import serve
+from tierline_serving.settings import ServerSettings
+from tierline_serving.signing import Trust
+
+REGISTRY_PREFIX = "registry:"
+
+
+class ServedScorer(Scorer, Protocol):
+    """A scorer that also knows its bundle's popularity prior."""
+
+    def prior(self) -> NDArray[np.float32] | None: ...
+
+
+def add_bundle_options(parser: argparse.ArgumentParser) -> None:
+    """BUNDLE… and whom to trust."""
+    parser.add_argument(
+        "bundles",
+        nargs="+",
+        metavar="BUNDLE",
+        help="a bundle's folder, or registry:FOLDER/MODEL[/CHANNEL]",
+    )
+    parser.add_argument(
+        "--trust", action="append", type=Path, default=[], metavar="KEY", help="public key (PEM)"
+    )
+    parser.add_argument("--allow-unsigned", action="store_true", help="take unsigned bundles")
+    parser.add_argument("--threads", type=int, help="for the model; default: all usable cores")
+
+
+def add_serve_options(parser: argparse.ArgumentParser, *, port: int) -> None:
+    """Where to listen, how much to take in, how to leave."""
+    add_bundle_options(parser)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=port, help=f"0: any free one; default {port}")
+    parser.add_argument("--unix-socket", type=Path, help="listen here as well")
+    parser.add_argument("--allow-remote", action="store_true", help="listen beyond this machine")
+    parser.add_argument("--max-batch-rows", type=int, default=BatchLimits().max_batch_rows)
+    parser.add_argument("--lame-duck", type=float, default=ServerSettings().lame_duck)
+    parser.add_argument("--drain", type=float, default=ServerSettings().drain)
+
+
+def open_bundles(options: argparse.Namespace) -> list[Bundle]:
+    """The bundles named on the command line, verified. Raises BundleRefused."""
+    trust = Trust.from_files(options.trust, allow_unsigned=options.allow_unsigned)
+    return [open_bundle(_place(name), trust) for name in options.bundles]
+
+
+def run_server(options: argparse.Namespace, load: Callable[[Bundle], ServedScorer]) -> int:
+    """Load every bundle, warm it up, serve it until signalled; returns an exit code."""
+    bundles = open_bundles(options)
+    scorers = [load(bundle) for bundle in bundles]
+    settings = ServerSettings(
+        host=options.host,
+        port=options.port,
+        unix_socket=options.unix_socket,
+        allow_remote=options.allow_remote,
+        batch=BatchLimits(max_batch_rows=options.max_batch_rows),
+        lame_duck=options.lame_duck,
+        drain=options.drain,
+    )
+    return serve(scorers, settings, warm_up=_warm_up(bundles), prior=prior_lookup(scorers))
+
+
+def prior_lookup(scorers: Sequence[ServedScorer]) -> Callable[[str], ScoreReply | None]:
+    """What ``GET /v1/models/{m}/prior`` answers: every item with its popularity."""
+    replies: dict[str, ScoreReply] = {}
+    for scorer in scorers:
+        scores = scorer.prior()
+        if scores is not None:
+            items = np.arange(1, len(scores), dtype=np.int64)
+            replies[scorer.info.name] = ScoreReply(
+                model=scorer.info.name,
+                bundle=scorer.info.bundle,
+                scores=np.array(scores[1:], np.float32),
+                items=items,
+            )
+    return replies.get
+
+
+def _warm_up(bundles: Sequence[Bundle]) -> dict[str, ScoreRequest]:
+    golden = {bundle.manifest.model: bundle.golden() for bundle in bundles}
+    return {model: pairs[0][0] for model, pairs in golden.items() if pairs}
+
+
+def _place(name: str) -> Path:
+    if not name.startswith(REGISTRY_PREFIX):
+        return Path(name)
+    folder, _, rest = name.removeprefix(REGISTRY_PREFIX).rpartition("/")
+    if (Path(folder) / "channels").is_dir():
+        return Registry(Path(folder)).resolve(rest)
+    folder, _, model = folder.rpartition("/")
+    if not folder or not (Path(folder) / "channels").is_dir():
+        raise ConfigurationError(
+            f"{name!r} names no registry; write registry:FOLDER/MODEL or registry:FOLDER/MODEL/"
+            "CHANNEL"
+        )
+    return Registry(Path(folder)).resolve(model, rest)
