@@ -1,7 +1,7 @@
 """Runs the commands behind Tierline's promises and prints claim, measured value, bar and verdict.
 
 A command prints its figures as one JSON object on its last line, or writes them to the file that
-stands for ``{json}`` in it. Exit codes: 0 every bar held, 2 the command line or the file of claims
+stands for ``{json}`` in it; ``{folder}`` is an empty folder that is gone afterwards. Exit codes: 0 every bar held, 2 the command line or the file of claims
 is wrong, 3 a bar was missed or not measured, 130 interrupted.
 """
 
@@ -92,7 +92,8 @@ def run_command(command: str, *, limit: float) -> Figures:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="promises-") as folder:
         path = Path(folder) / "figures.json"
-        words = [word.replace("{json}", str(path)) for word in shlex.split(command)]
+        places = {"{json}": str(path), "{folder}": folder}
+        words = [_fill(word, places) for word in shlex.split(command)]
         if words[0] == "python":
             words[0] = sys.executable
         try:
@@ -108,6 +109,12 @@ def run_command(command: str, *, limit: float) -> Figures:
         said = _last_line(errors) or _last_line(output) or "it said nothing"
         return Figures(values={}, trouble=f"exit code {code}: {said}", seconds=seconds)
     return _parse_figures(text, seconds)
+
+
+def _fill(word: str, places: Mapping[str, str]) -> str:
+    for name, place in places.items():
+        word = word.replace(name, place)
+    return word
 
 
 def _run_group(words: Sequence[str], limit: float) -> tuple[int, str, str]:

@@ -147,6 +147,12 @@ def test_a_command_may_write_its_figures_to_a_file(tmp_path: Path) -> None:
     assert verdicts(run(tmp_path, toml, "--json", "-"))["quick"]["measured"] == 7
 
 
+def test_a_command_may_have_an_empty_folder(tmp_path: Path) -> None:
+    body = "import json, os, sys\nprint(json.dumps({'us': len(os.listdir(sys.argv[1]))}))"
+    toml = a_claim(command="COMMAND").replace("COMMAND", script(tmp_path, body) + " {folder}")
+    assert verdicts(run(tmp_path, toml, "--json", "-"))["quick"]["measured"] == 0
+
+
 def test_a_claim_may_be_about_a_difference_of_figures(tmp_path: Path) -> None:
     command = script(tmp_path, 'print(\'{"tiered": {"gain": 0.75}, "edge only": 0.5}\')')
     toml = a_claim(command=command, key="tiered.gain minus edge only", bar=">= 0.25")
