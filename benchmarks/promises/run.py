@@ -1,8 +1,9 @@
 """Runs the commands behind Tierline's promises and prints claim, measured value, bar and verdict.
 
 A command prints its figures as one JSON object on its last line, or writes them to the file that
-stands for ``{json}`` in it; ``{folder}`` is an empty folder that is gone afterwards. Exit codes: 0 every bar held, 2 the command line or the file of claims
-is wrong, 3 a bar was missed or not measured, 130 interrupted.
+stands for ``{json}`` in it; ``{folder}`` is an empty folder that is gone afterwards. Exit codes:
+0 every bar held, 2 the command line or the file of claims is wrong, 3 a bar was missed or not
+measured, 130 interrupted.
 """
 
 from __future__ import annotations
