@@ -23,7 +23,7 @@ def test_knn_scores_of_a_hand_example() -> None:
 
     def similarity(query: int, target: int) -> float:
         pair = count.get((query, target), 0.0)
-        return pair * popularity[query] ** -0.5 * popularity[target] ** -0.1
+        return pair / float(popularity[query] ** 0.5 * popularity[target] ** 0.1)
 
     for item in (1, 2, 3):
         expected = similarity(2, item) + 0.6 * similarity(1, item)

@@ -64,4 +64,4 @@ def test_a_config_survives_json() -> None:
 )
 def test_an_impossible_shape_is_refused(wrong: dict[str, int], what: str) -> None:
     with pytest.raises(ValueError, match=what):
-        SASRecConfig(**({"n_items": 5, "dim": 8} | wrong))  # type: ignore[arg-type]
+        SASRecConfig(**({"n_items": 5, "dim": 8} | wrong))
