@@ -178,9 +178,12 @@ def _parse_signature(data: bytes) -> tuple[str, bytes]:
     if len(key_id) != 16 or not set(key_id) <= set("0123456789abcdef"):
         raise BundleRefused("manifest.sig: key_id must be 16 hex digits")
     try:
-        return key_id, base64.b64decode(signature, validate=True)
+        raw = base64.b64decode(signature, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BundleRefused(f"manifest.sig: the signature is no base64: {error}") from error
+    if base64.b64encode(raw).decode("ascii") != signature:  # bits that decoding would ignore
+        raise BundleRefused("manifest.sig: the signature is no canonical base64")
+    return key_id, raw
 
 
 def _verify(key: PublicKey, signature: bytes, manifest: bytes) -> None:

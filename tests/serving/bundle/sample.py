@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tierline.wire import CANDIDATE_IDS, ScoreReply, ScoreRequest
 from tierline_serving.bundle import Bundle, write_bundle
@@ -16,7 +17,7 @@ ITEMS, DIM, MAX_HISTORY = 6, 4, 5
 MODEL = "model.onnx"  # arbitrary bytes: nothing at this level runs the model
 
 
-def npy(array: np.ndarray) -> bytes:
+def npy(array: NDArray[np.generic]) -> bytes:
     """An array as the bytes of an npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
