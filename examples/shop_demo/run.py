@@ -117,7 +117,8 @@ def _start_all(fleet: Fleet, shop: Shop, servers: Servers) -> None:
 def _serve(name: str, shop: Shop, port: int) -> list[str]:
     kind = "cloud" if name == "cloud" else "edge"
     bundle = shop.cloud_bundle if kind == "cloud" else shop.edge_bundle
-    return tierline_command(kind, "serve", str(bundle), "--port", str(port), "--allow-unsigned")
+    options = ["--port", str(port), "--trust", str(shop.public_key), "--threads", "1"]
+    return tierline_command(kind, "serve", str(bundle), *options)
 
 
 def _director(fleet: Fleet, shop: Shop, servers: Servers, calls: int) -> Director:

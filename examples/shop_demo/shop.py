@@ -17,11 +17,12 @@ QUICK_MINUTES = 3.0  # bounds the training of a generated shop on a slow machine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shop:
-    """The two bundles of one training and the data they came from."""
+    """The two bundles of one training, the data they came from, and the key that signed them."""
 
     edge_bundle: Path
     cloud_bundle: Path
     data: Path
+    public_key: Path
 
 
 def train(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
@@ -33,18 +34,19 @@ def train(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
     quick = ["--synthetic", "--recipe", "quick", "--max-minutes", str(QUICK_MINUTES)]
     source = quick if data is None else [str(data)]
     run, result = work / "training", work / "training.json"
-    fleet.run(
-        "training",
-        tierline_command(
-            "train", *source, "--out", str(run), "--model", MODEL, "--seed", str(seed),
-            "--json", str(result),
-        ),
-    )  # fmt: skip
+    private, public = work / "signing.key", work / "signing.pub"
+    if not public.exists():
+        keys = ["--key", str(private), "--public", str(public)]
+        fleet.run("key generation", tierline_command("bundle", "keygen", *keys))
+    made = ["--out", str(run), "--key", str(private), "--json", str(result)]
+    named = ["--model", MODEL, "--seed", str(seed)]
+    fleet.run("training", tierline_command("train", *source, *made, *named))
     document = json.loads(result.read_text(encoding="utf-8"))
     return Shop(
         edge_bundle=Path(document["bundles"]["edge"]),
         cloud_bundle=Path(document["bundles"]["cloud"]),
         data=data or run / "synthetic.txt",
+        public_key=public,
     )
 
 

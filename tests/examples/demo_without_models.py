@@ -16,7 +16,7 @@ from shop import Shop  # noqa: E402
 
 
 def no_training(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
-    return Shop(edge_bundle=work, cloud_bundle=work, data=work)
+    return Shop(edge_bundle=work, cloud_bundle=work, data=work, public_key=work)
 
 
 def made_up_visits(data: Path, calls: int, seed: int) -> list[Visit]:
