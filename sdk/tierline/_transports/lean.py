@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -73,12 +74,14 @@ class LeanTransport:
         connection = pool.take(deadline)
         reusable = False
         try:
-            if connection is not None:
+            if connection is not None and connection.is_quiet():
                 try:
                     response, reusable = connection.exchange(parts, deadline)
                     return response
                 except _Stale:
-                    connection.close()  # score calls are pure: once more, on a fresh connection
+                    pass  # score calls are pure: once more, on a fresh connection
+            if connection is not None:
+                connection.close()
             connection = self._connect(pool, deadline)
             response, reusable = connection.exchange(parts, deadline)
             return response
@@ -166,12 +169,18 @@ class _Stale(Exception):
 class _Connection:
     """One socket, used by one thread at a time."""
 
-    __slots__ = ("_sock", "is_open", "retire_at")
+    __slots__ = ("_poll", "_sock", "is_open", "retire_at")
 
     def __init__(self, sock: socket.socket, retire_at: float) -> None:
         self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self.retire_at = retire_at
         self.is_open = True
+
+    def is_quiet(self) -> bool:
+        """False: the endpoint hung up while we were idle, or said what would pass for an answer."""
+        return not self._poll.poll(0)
 
     def exchange(self, parts: list[Buffer], deadline: float) -> tuple[WireResponse, bool]:
         """Send the parts, read the answer; and whether the connection may serve again.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 from collections.abc import Sequence
 from random import Random
+from typing import cast
 
 from tierline._exceptions import (
     AttemptTimedOut,
@@ -65,7 +67,7 @@ class AsyncLeanTransport:
             try:
                 return await _carry(pool, connection, parts, deadline)
             except _Stale:
-                pass  # score calls are pure: once more, on a connection nobody has closed
+                pass  # score calls are pure: once more, on a fresh connection
         connection = await self._connect(pool, deadline)
         try:
             return await _carry(pool, connection, parts, deadline)
@@ -150,6 +152,7 @@ class _Connection(asyncio.Protocol):
         self.retire_at = retire_at
         self.is_open = True
         self._loop = loop
+        self._poll = select.poll()
         self._transport: asyncio.Transport | None = None
         self._parser: ResponseParser | None = None
         self._answer: asyncio.Future[WireResponse] | None = None
@@ -159,7 +162,8 @@ class _Connection(asyncio.Protocol):
 
         Raises TimeoutError at the deadline, _Stale and RemoteProtocolError.
         """
-        if not self.is_open or self._transport is None:
+        if not self.is_open or self._transport is None or self._poll.poll(0):
+            # Hung up already, or said what would pass for an answer: the loop has yet to read it.
             raise _Stale("the endpoint hung up before the request")
         parser = self._parser = ResponseParser()
         answer = self._answer = self._loop.create_future()
@@ -180,13 +184,15 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast, no check: uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
         if not self.is_open:
-            transport.abort()
+            self._transport.abort()
             return
         sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
+        if transport.get_extra_info("ssl_object") is None:  # TLS may have tickets under way
+            self._poll.register(sock.fileno(), select.POLLIN)
+        if sock.family != getattr(socket, "AF_UNIX", None):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:

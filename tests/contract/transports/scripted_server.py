@@ -179,6 +179,15 @@ async def once(exchange: Exchange) -> bool:
     return exchange.nth == 1
 
 
+async def speak_unasked(exchange: Exchange) -> bool:
+    """Answers, and then says what could pass for the next request's answer."""
+    exchange.answer(b"mine")
+    await exchange.writer.drain()
+    await asyncio.sleep(0.02)  # or it would be one piece with the answer
+    exchange.writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+    return False
+
+
 async def hang_up(exchange: Exchange) -> bool:
     return False
 
@@ -237,6 +246,7 @@ SCRIPTS: dict[str, Script] = {
     "/say-close": say_close,
     "/once": once,
     "/hang-up": hang_up,
+    "/speak-unasked": speak_unasked,
     "/refuse-unread": refuse_unread,
     "/never": never,
     "/slow": slow,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine
 
 import pytest
+import uvloop
 
 from tierline._exceptions import TransportError
 from tierline._transports import WireRequest, open_async_transport
@@ -20,6 +22,8 @@ GATE = 2_000  # cancellations; httpcore alone loses half its slots within a thou
 NIGHTLY = 100_000
 COUNTS = [GATE, pytest.param(NIGHTLY, marks=pytest.mark.nightly)]
 TIMEOUT = 2.0
+
+Run = Callable[[Coroutine[object, object, None]], None]
 
 
 async def _cancel_at_random(
@@ -57,9 +61,10 @@ async def _all_slots_serve(transport: AsyncLeanTransport | AsyncHttpxTransport) 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("cancellations", COUNTS)
 def test_random_cancellations_leak_nothing_in_the_lean_pool(
-    http_server: ScriptedServer, cancellations: int
+    http_server: ScriptedServer, cancellations: int, run: Run
 ) -> None:
     async def main() -> None:
         transport = open_async_transport(http_server.url, max_connections=CONNECTIONS)
@@ -75,7 +80,7 @@ def test_random_cancellations_leak_nothing_in_the_lean_pool(
         await _all_slots_serve(transport)
         await transport.aclose()
 
-    asyncio.run(main())
+    run(main())
     assert http_server.wait_until_all_closed(5.0)
 
 
