@@ -1,1 +1,1 @@
-""""""
+"""What both runtimes share: HTTP front, micro-batcher, admission, lifecycle, bundle, registry."""
