@@ -17,6 +17,8 @@ from tierline_kernels.layout import Float32Array, RowwiseInt8, Table, quantize_r
 
 BackEndName = Literal["reference", "cpu", "cuda"]
 
+_MODULES = {"reference": "reference", "cpu": "cpu", "cuda": "cuda.backend"}
+
 # How many int8 candidates an exact rescoring looks at, in multiples of k.
 RESCORE_FACTOR = 4
 
@@ -182,10 +184,10 @@ def warm_up(backend: BackEndName | None = None) -> None:
 
 def _backend(name: BackEndName | None) -> BackEnd:
     chosen = name or default_backend()
-    if chosen not in ("reference", "cpu", "cuda"):
+    if chosen not in _MODULES:
         raise KernelError(f'backend is {name!r}; choose "reference", "cpu" or "cuda".')
     try:
-        module: Any = import_module(f"tierline_kernels.{chosen}")
+        module: Any = import_module("tierline_kernels." + _MODULES[chosen])
     except ImportError as problem:
         raise BackEndMissing(
             f'The "{chosen}" back end cannot run here ({problem}); install tierline[kernels], or '

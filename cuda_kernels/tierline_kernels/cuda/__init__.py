@@ -1,0 +1,1 @@
+"""CUDA kernels: intrinsics, rows, selection; how they are built without a GPU and launched."""
