@@ -267,22 +267,12 @@ class ScoreCall:
         self._held, self._held_tier = reply, running.tier.name
         self._last_error = None  # from here on, only the cloud's trouble matters
         self._route = cloud
-        refusal = self._escalation_refusal(cloud, now)
+        model, remaining = self._request.model, self._deadline - now
+        refusal = escalating.refusal(self._fleet, cloud, model, remaining, now)
         if refusal:
             self._refusal = f"escalation_refused: {refusal}"
             return dropped + self._give_up(now)
         return dropped + self._next_attempt("escalation", now)
-
-    def _escalation_refusal(self, cloud: list[TierState], now: float) -> str:
-        """Why the cloud is not asked; empty when it is. The budget is only spent when it is."""
-        model = self._request.model
-        reachable = [tier for tier in cloud if tier.has_room(model, now)]
-        if not reachable:
-            return "breaker"
-        typical = reachable[0].latencies(model).quantile(0.5)
-        if not escalating.room_for_cloud(self._deadline - now, typical):
-            return "deadline"
-        return "" if self._fleet.escalations.withdraw(now) else "budget"
 
     def _after_failure(
         self, failed: _Running, error: errors.TierlineError, now: float
