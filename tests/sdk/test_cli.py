@@ -189,3 +189,41 @@ def test_the_overview_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert ran.returncode == 0, ran.stderr
+
+
+SDK_ONLY = """
+import sys
+from importlib.machinery import PathFinder
+
+ABSENT = {"torch", "onnx", "onnxruntime", "numba", "uvicorn", "httptools", "uvloop", "rich",
+          "cryptography", "prometheus_client", "safetensors", "onnxscript"}
+
+class WithoutExtras(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutExtras
+from tierline import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_where_only_the_sdk_is_installed_every_command_names_its_extra() -> None:
+    overview = subprocess.run(
+        [sys.executable, "-c", SDK_ONLY, "--help"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert overview.returncode == 0, overview.stderr
+    for extra in ("serving", "edge", "cloud"):
+        assert f"[pip install 'tierline[{extra}]']" in overview.stdout
+    serve = subprocess.run(
+        [sys.executable, "-c", SDK_ONLY, "edge", "serve", "bundle"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert serve.returncode == cli.EXIT_FAILED
+    sentence = "tierline: 'tierline edge' needs an extra: pip install 'tierline[edge]'\n"
+    assert serve.stderr == sentence
