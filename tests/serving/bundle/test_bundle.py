@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tierline import BundleRefused, ConfigurationError
-from tierline_serving import _durable
 from tierline_serving._arrays import read_table
 from tierline_serving.bundle import Bundle, open_bundle, sign_bundle, write_bundle
 from tierline_serving.manifest import TableFiles
@@ -103,7 +102,7 @@ def test_a_failure_while_writing_leaves_nothing_behind(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_durable.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises((OSError, ConfigurationError), match="No space left"):
         sample.write_tensor_bundle(tmp_path)
     assert os.listdir(tmp_path) == []

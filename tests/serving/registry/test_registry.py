@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from tierline import BundleRefused, ConfigurationError
-from tierline_serving import _durable
 from tierline_serving._channels import Channel
-from tierline_serving.bundle import Bundle, open_bundle
+from tierline_serving.bundle import Bundle, open_bundle, write_bundle
 from tierline_serving.registry import Registry
 from tierline_serving.signing import Signer, Trust
 
@@ -83,7 +82,7 @@ def test_promoting_what_is_not_here_or_ambiguous_is_refused(
     with pytest.raises(ConfigurationError, match="holds no bundle '9'"):
         registry.promote("ranker", "9", trust=trust, channel="eu")
     files = {**sample.sequence_files(), sample.MODEL: b"trained again"}
-    twin = sample.write_bundle(files, sample.sequence_manifest("1"), tmp_path / "twin", signer)
+    twin = write_bundle(files, sample.sequence_manifest("1"), tmp_path / "twin", signer)
     registry.publish(twin.path, trust=trust, channel="canary")
     with pytest.raises(ConfigurationError, match="'1' is ambiguous"):
         registry.promote("ranker", "1", trust=trust, channel="eu")
@@ -186,7 +185,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], int]:
             raise Crash
         real(source, target)
 
-    monkeypatch.setattr(_durable.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     return lambda: len(asked)
 
 
