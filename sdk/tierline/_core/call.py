@@ -281,25 +281,23 @@ class ScoreCall:
         to ask, the same endpoint again after a wait."""
         policy = self._fleet.config.retry
         tier = failed.tier
+        kind = "escalation" if failed.kind == "escalation" else "failover"
         if not wants_retry(policy, error, self._started, now - self._begun):
             self._drop_tier(tier)
-            return self._next_attempt("failover", now)
+            return self._next_attempt(kind, now)
         tried = self._tried[tier.name]
         elsewhere = len(tried) < len(tier.endpoints) or len(self._route) > 1
         spent = len(tried) >= policy.per_tier or self._started >= policy.attempts
         if elsewhere or spent:
             if len(tried) >= len(tier.endpoints):
                 self._drop_tier(tier)
-            return self._next_attempt(self._kind_after(failed), now)
+            return self._next_attempt(kind, now)
         wait = backoff(policy, error, len(tried), now - self._begun, self._dice)
         if wait > (self._deadline - now) / 2:
             self._drop_tier(tier)
-            return self._next_attempt(self._kind_after(failed), now)
+            return self._next_attempt(kind, now)
         self._sleeping_until = now + wait
         return [WakeAt(now + wait)]
-
-    def _kind_after(self, failed: _Running) -> str:
-        return "escalation" if failed.kind == "escalation" else "failover"
 
     def _drop_tier(self, tier: TierState) -> None:
         if self._route and self._route[0] is tier:
@@ -371,12 +369,9 @@ class ScoreCall:
         if self._mode is not Mode.SEQUENTIAL:
             return self._mode.value
         if running.tier.is_edge:
-            return "certain" if self._has_cloud() else "no_cloud"
+            return "certain" if any(not t.is_edge for t in self._fleet.tiers) else "no_cloud"
         why = outcome_name(self._last_error) if self._last_error else "breaker"
         return f"edge_failed: {why}"
-
-    def _has_cloud(self) -> bool:
-        return any(not tier.is_edge for tier in self._fleet.tiers)
 
     # -- bookkeeping -------------------------------------------------------------------------
 
