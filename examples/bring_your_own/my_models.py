@@ -16,7 +16,8 @@ OPSET = 18
 
 def edge_graph() -> bytes:
     """ONNX bytes: scores = user · item, and how unsure: exp(−|score|), 1 when nothing is known."""
-    floats, shape = TensorProto.FLOAT, ["rows", FEATURES]
+    floats = TensorProto.FLOAT
+    shape: list[str | int | None] = ["rows", FEATURES]
     nodes = [
         helper.make_node("Mul", ["user", "item"], ["products"]),
         helper.make_node("ReduceSum", ["products", "axis"], ["scores"], keepdims=0),

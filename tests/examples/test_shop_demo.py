@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 DEMO = Path(__file__).resolve().parent / "demo_without_models.py"
+RUN = DEMO.parents[2] / "examples" / "shop_demo" / "run.py"
 TIMEOUT = 60.0  # seconds for one miniature demo on a busy machine
 
 pytestmark = pytest.mark.slow
@@ -79,3 +80,17 @@ def test_help_shows_an_example() -> None:
         [sys.executable, str(DEMO), "--help"], capture_output=True, text=True, check=True
     )
     assert "example:" in shown.stdout
+
+
+@pytest.mark.nightly
+def test_the_real_demo_trains_serves_and_fails_no_call_within_six_minutes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN), "--work", str(tmp_path), "--json", "-"],
+        capture_output=True,
+        text=True,
+        timeout=6 * 60,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["tiered"]["tiers"]["cloud"]["answers"] > 0
+    assert figures["cloud only"]["ndcg@10"] > figures["edge only"]["ndcg@10"]
