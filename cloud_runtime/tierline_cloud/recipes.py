@@ -72,11 +72,11 @@ QUICK = Recipe(
     name="quick",
     cloud=ModelShape(dim=64, blocks=2, dropout=0.2),
     cloud_training=TrainConfig(
-        epochs=16, batch=128, rate=2e-3, evaluate_every=2, patience=3, minutes=1.0
+        epochs=16, batch=128, rate=2e-3, evaluate_every=2, patience=3, minutes=4.0
     ),
     edge=ModelShape(dim=32, blocks=1, dropout=0.1),
     edge_training=TrainConfig(
-        epochs=12, batch=128, rate=2e-3, evaluate_every=2, patience=3, minutes=0.5
+        epochs=12, batch=128, rate=2e-3, evaluate_every=2, patience=3, minutes=2.0
     ),
 )
 

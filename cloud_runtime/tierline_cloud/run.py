@@ -36,8 +36,11 @@ from tierline_cloud.training.loop import hidden_states
 from tierline_kernels import RowwiseInt8, dequantize_rows
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.manifest import SequenceSpec
-from tierline_serving.registry import Registry
+from tierline_serving.registry import DEFAULT_CHANNEL, Registry
 from tierline_serving.signing import Signer, Trust
+
+# An edge node names no channel (`registry:reg/ranker`), the cloud its own (`…/ranker/cloud`).
+CHANNELS = {"edge": DEFAULT_CHANNEL, "cloud": "cloud"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +136,12 @@ def _pack(
 
 
 def _publish(root: Path, packed: Stage, signer: Signer | None) -> dict[str, str]:
-    """Each bundle goes to the channel of its tier: both carry the same model name."""
+    """Both bundles carry one model name, so each tier has a channel of its own."""
     keys = () if signer is None else (signer.public_key,)
     trust = Trust(keys=keys, allow_unsigned=signer is None)
     registry = Registry(root)
     return {
-        tier: str(registry.publish(folder, trust=trust, channel=tier))
+        tier: str(registry.publish(folder, trust=trust, channel=CHANNELS[tier]))
         for tier, folder in packed.result["folders"].items()
     }
 

@@ -18,7 +18,7 @@ from tierline_cloud.bundles import cloud_answers
 from tierline_cloud.data import pad_left
 from tierline_cloud.factory import Factory, Source
 from tierline_cloud.recipes import FULL, QUICK, Recipe
-from tierline_cloud.run import load_cloud
+from tierline_cloud.run import CHANNELS, load_cloud
 from tierline_cloud.training.console import Console
 from tierline_kernels import RowwiseInt8, dequantize_rows
 from tierline_serving.bundle import Bundle, open_bundle
@@ -75,7 +75,7 @@ def test_training_yields_two_signed_bundles_that_open(run: Path) -> None:
 def test_both_bundles_are_published_to_their_tiers_channels(run: Path) -> None:
     registry = Registry(run / "registry")
     for tier, bundle in _bundles(run).items():
-        assert registry.resolve("ranker", tier).name == bundle.path.name
+        assert registry.resolve("ranker", CHANNELS[tier]).name == bundle.path.name
 
 
 def test_the_cloud_bundles_golden_replies_are_the_models(run: Path) -> None:

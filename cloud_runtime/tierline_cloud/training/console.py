@@ -40,7 +40,7 @@ class Console:
 
         columns = (
             TextColumn("{task.description:<14}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TimeElapsedColumn(),
             TextColumn("eta"),

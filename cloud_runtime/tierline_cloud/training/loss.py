@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 128  # positions at a time: 128 × 12,102 float32 logits are 6 MB, which a cache holds
+CHUNK_LOGITS = 3 * 2**19  # 6 MB of float32 at a time, which a cache holds
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
@@ -17,9 +17,10 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         grad_states, grad_table = torch.empty_like(states), torch.zeros_like(table)
         total = states.new_zeros(())
-        buffer = states.new_empty(min(CHUNK, states.shape[0]), table.shape[0])
-        for start in range(0, states.shape[0], CHUNK):
-            chunk, wanted = states[start : start + CHUNK], targets[start : start + CHUNK]
+        step = min(max(1, CHUNK_LOGITS // table.shape[0]), states.shape[0])  # positions
+        buffer = states.new_empty(step, table.shape[0])
+        for start in range(0, states.shape[0], step):
+            chunk, wanted = states[start : start + step], targets[start : start + step]
             logits = torch.mm(chunk, table.T, out=buffer[: wanted.shape[0]])
             logits[:, 0] = -torch.inf  # padding is never an item
             own = logits.gather(1, wanted[:, None])
@@ -28,7 +29,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             norm = weights.sum(dim=1, keepdim=True)
             total += (norm.log() + highest - own).sum()
             # That factor goes into the narrow matrices: the wide one is not written again.
-            slope = torch.mm(weights, table, out=grad_states[start : start + CHUNK])
+            slope = torch.mm(weights, table, out=grad_states[start : start + step])
             slope.div_(norm).sub_(table[wanted])
             grad_table.addmm_(weights.T, chunk / norm)
             grad_table.index_add_(0, wanted, chunk, alpha=-1.0)
