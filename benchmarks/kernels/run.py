@@ -1,0 +1,174 @@
+"""Times the CPU kernels against torch in one run: ``python benchmarks/kernels/run.py``.
+
+Prints a row per case and writes JSON with seed, sizes, versions, medians and spreads. Both sides
+get the same arrays and the same number of threads, and take turns, so that a change in the
+machine's load meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+import tierline_kernels as kernels
+from tierline_kernels import cpu
+from tierline_kernels.foreign import import_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One case: medians and quartiles in milliseconds; ratio above 1 means ours is faster."""
+
+    case: str
+    size: str
+    ours_ms: float
+    ours_quartiles: tuple[float, float]
+    torch_ms: float
+    torch_quartiles: tuple[float, float]
+    ratio: float
+    target: float
+
+
+Case = tuple[str, str, Callable[[], Any], Callable[[], Any], float]
+
+
+def bag_cases(rng: np.random.Generator, rows: int, d: int, bags: int, length: int) -> list[Case]:
+    """Bags over a float32 and an int8 table; answers are compared before anything is timed."""
+    table = rng.standard_normal((rows, d), dtype=np.float32)
+    ids = rng.integers(0, rows, bags * length)
+    offsets = np.arange(0, bags * length, length)
+    tensor, flat, starts = (torch.from_numpy(array) for array in (table, ids, offsets))
+    packed = torch.ops.quantized.embedding_bag_byte_prepack(tensor)
+    closed = torch.cat([starts, torch.tensor([bags * length])])
+    rowwise = import_rows(packed.numpy(), d, "torch8").to_rowwise()
+
+    def theirs() -> Any:
+        return torch.nn.functional.embedding_bag(flat, tensor, starts, mode="sum")
+
+    def theirs_int8() -> Any:
+        return torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
+            packed, flat, closed, False, 0, False, None, None, True
+        )
+
+    def ours() -> Any:
+        return kernels.embedding_bag(table, ids, offsets)
+
+    def ours_int8() -> Any:
+        return kernels.embedding_bag(rowwise, ids, offsets)
+
+    np.testing.assert_allclose(ours(), theirs().numpy(), atol=1e-4)
+    np.testing.assert_allclose(ours_int8(), theirs_int8().numpy(), atol=1e-2)
+    size = f"{rows}x{d}, {bags} bags of {length}"
+    return [
+        ("bag float32", size, ours, theirs, 0.9),
+        ("bag int8", size, ours_int8, theirs_int8, 0.9),
+    ]
+
+
+def topk_case(rng: np.random.Generator, n: int, k: int) -> Case:
+    """Selection from one row."""
+    x = rng.standard_normal((1, n), dtype=np.float32)
+    tensor = torch.from_numpy(x)
+    np.testing.assert_array_equal(kernels.topk(x, k).values, torch.topk(tensor, k).values.numpy())
+    return (
+        "topk", f"1x{n}, k={k}",
+        lambda: kernels.topk(x, k), lambda: torch.topk(tensor, k), 1.5,
+    )  # fmt: skip
+
+
+def retrieve_case(rng: np.random.Generator, n: int, d: int, k: int) -> tuple[Case, float]:
+    """Fused int8 retrieval beside a float32 product and topk; also the share of ids in common."""
+    items = rng.standard_normal((n, d), dtype=np.float32)
+    query = rng.standard_normal((1, d), dtype=np.float32)
+    quantised = kernels.quantize_rows(items)
+    tensor, vector = torch.from_numpy(items), torch.from_numpy(query)
+
+    def theirs() -> Any:
+        return torch.topk(vector @ tensor.T, k)
+
+    common = np.isin(kernels.dot_topk(query, quantised, k).indices, theirs().indices.numpy())
+    return (
+        "dot_topk int8", f"{n}x{d}, k={k}",
+        lambda: kernels.dot_topk(query, quantised, k), theirs, 2.0,
+    ), float(common.mean())  # fmt: skip
+
+
+def measure(case: Case, warm: int, repeats: int) -> Result:
+    """Both sides in turn, ``warm`` unmeasured rounds first."""
+    name, size, ours, theirs, target = case
+    taken: dict[str, list[float]] = {"ours": [], "torch": []}
+    for turn in range(warm + repeats):
+        for side, call in (("ours", ours), ("torch", theirs)):
+            start = time.perf_counter()
+            call()
+            if turn >= warm:
+                taken[side].append((time.perf_counter() - start) * 1e3)
+    middle = {side: median(times) for side, times in taken.items()}
+    spread = {side: quantiles(times, n=4) for side, times in taken.items()}
+    return Result(
+        name, size,
+        middle["ours"], (spread["ours"][0], spread["ours"][2]),
+        middle["torch"], (spread["torch"][0], spread["torch"][2]),
+        middle["torch"] / middle["ours"], target,
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run all cases; exit status 1 when a ratio misses its target and --check is given."""
+    parser = argparse.ArgumentParser(prog="benchmarks/kernels/run.py", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=float, default=1.0, help="shrink rows and bags by this")
+    parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(argv)
+    rng = np.random.default_rng(options.seed)
+    torch.set_num_threads(cpu.threads())
+    million = max(1000, int(1_000_000 * options.scale))
+    cases = bag_cases(rng, million, 128, max(8, int(16_384 * options.scale)), 32)
+    cases.append(topk_case(rng, million, 100))
+    retrieval, overlap = retrieve_case(rng, million, 64, 100)
+    cases.append(retrieval)
+    setting = {
+        "seed": options.seed, "scale": options.scale, "warm_up": options.warm_up,
+        "repeats": options.repeats, "threads": cpu.threads(), "machine": platform.machine(),
+        "python": platform.python_version(), "numpy": np.__version__,
+        "numba": numba.__version__, "torch": torch.__version__, "int8_ids_in_common": overlap,
+    }  # fmt: skip
+    print(json.dumps(setting))
+    results = []
+    with torch.inference_mode():
+        for case in cases:
+            result = measure(case, options.warm_up, options.repeats)
+            results.append(result)
+            print(
+                f"{result.case:14s} {result.size:32s} ours {result.ours_ms:8.2f} ms "
+                f"torch {result.torch_ms:8.2f} ms  {result.ratio:5.2f}x (target {result.target}x)"
+            )
+    if options.json:
+        options.json.write_text(
+            json.dumps(
+                {"setting": setting, "results": [asdict(each) for each in results]}, indent=1
+            )
+        )
+    missed = [each.case for each in results if each.ratio < each.target]
+    if missed:
+        print("below target:", ", ".join(missed))
+    return 1 if options.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
