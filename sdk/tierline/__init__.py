@@ -11,6 +11,7 @@ from tierline._config import (
     HedgePolicy,
     Mode,
     RetryPolicy,
+    Sovereignty,
     Tier,
 )
 from tierline._exceptions import (
@@ -64,6 +65,7 @@ __all__ = [
     "Overloaded",
     "RemoteProtocolError",
     "RetryPolicy",
+    "Sovereignty",
     "Tier",
     "TierlineError",
     "TransportError",

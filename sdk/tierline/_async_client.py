@@ -7,7 +7,7 @@ from typing import Self
 
 from tierline._base_client import BaseClient, Candidates, Query
 from tierline._channels import AsyncChannel, ModelDescription, open_async_channel
-from tierline._config import Mode
+from tierline._config import Mode, Sovereignty
 from tierline._exceptions import TierlineError, Unavailable
 from tierline._shells import asyncio as shell
 from tierline._types import Answer
@@ -37,14 +37,25 @@ class AsyncClient(BaseClient):
         mode: Mode | str = Mode.SEQUENTIAL,
         version: str | None = None,
         traceparent: str | None = None,
+        sovereignty: Sovereignty | None = None,
     ) -> Answer:
         """Score every candidate for this query, within ``deadline`` seconds.
 
         ``key`` names what the last good answer is kept under (a user, a page); by default the
-        query itself. ``version`` pins one bundle. Raises a CallError when every rung failed.
+        query itself. ``version`` pins one bundle; ``sovereignty`` narrows where this request may
+        go. Raises a CallError when every rung failed.
         """
         parts = self._call(
-            model, query, candidates, None, deadline, key, mode, version, traceparent
+            model,
+            query,
+            candidates,
+            None,
+            deadline,
+            key,
+            mode,
+            version,
+            traceparent,
+            sovereignty,
         )
         return await shell.run(*parts, self._channels)
 
@@ -59,10 +70,13 @@ class AsyncClient(BaseClient):
         mode: Mode | str = Mode.SEQUENTIAL,
         version: str | None = None,
         traceparent: str | None = None,
+        sovereignty: Sovereignty | None = None,
     ) -> Answer:
         """The ``k`` best items of the whole catalogue for this query, best first; −1 where the
         catalogue has fewer. The rest is as for ``score``."""
-        parts = self._call(model, query, None, k, deadline, key, mode, version, traceparent)
+        parts = self._call(
+            model, query, None, k, deadline, key, mode, version, traceparent, sovereignty
+        )
         return await shell.run(*parts, self._channels)
 
     async def prepare(self, model: str, *, timeout: float = 5.0) -> ModelDescription:

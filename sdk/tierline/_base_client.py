@@ -24,6 +24,7 @@ from tierline._config import (
     HedgePolicy,
     Mode,
     RetryPolicy,
+    Sovereignty,
     simple_tiers,
 )
 from tierline._core.call import ScoreCall
@@ -53,6 +54,7 @@ class BaseClient(ABC):
         hedge: HedgePolicy | None = None,
         breaker: BreakerPolicy | None = None,
         escalation: EscalationPolicy | None = None,
+        sovereignty: Sovereignty | None = None,
         transport: Literal["lean", "httpx"] = "lean",
         priors: Mapping[str, str | os.PathLike[str]] | None = None,
         api_key: str | None = None,
@@ -69,6 +71,7 @@ class BaseClient(ABC):
             hedge=hedge,
             breaker=breaker or BreakerPolicy(),
             escalation=escalation or EscalationPolicy(),
+            sovereignty=sovereignty or Sovereignty(),
             priors={model: Path(place) for model, place in (priors or {}).items()},
             api_key=api_key,
             allow_unsigned=allow_unsigned,
@@ -100,6 +103,7 @@ class BaseClient(ABC):
         mode: Mode | str,
         version: str | None,
         traceparent: str | None,
+        sovereignty: Sovereignty | None,
     ) -> tuple[ScoreCall, Outgoing]:
         span = self.config.deadline if deadline is None else deadline
         if not span > 0:
@@ -123,6 +127,7 @@ class BaseClient(ABC):
             key=key if key is not None else _query_key(request),
             call_id=call_id,
             dice=self._dice,
+            sovereignty=sovereignty,
         )
         return call, Outgoing(request, call_id, traceparent)
 

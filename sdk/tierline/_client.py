@@ -9,7 +9,7 @@ from typing import Self
 
 from tierline._base_client import BaseClient, Candidates, Query
 from tierline._channels import Channel, ModelDescription, Outgoing, open_channel
-from tierline._config import Mode
+from tierline._config import Mode, Sovereignty
 from tierline._core.call import ScoreCall
 from tierline._exceptions import TierlineError, Unavailable
 from tierline._shells import inline, threaded
@@ -46,14 +46,25 @@ class Client(BaseClient):
         mode: Mode | str = Mode.SEQUENTIAL,
         version: str | None = None,
         traceparent: str | None = None,
+        sovereignty: Sovereignty | None = None,
     ) -> Answer:
         """Score every candidate for this query, within ``deadline`` seconds.
 
         ``key`` names what the last good answer is kept under (a user, a page); by default the
-        query itself. ``version`` pins one bundle. Raises a CallError when every rung failed.
+        query itself. ``version`` pins one bundle; ``sovereignty`` narrows where this request may
+        go. Raises a CallError when every rung failed.
         """
         parts = self._call(
-            model, query, candidates, None, deadline, key, mode, version, traceparent
+            model,
+            query,
+            candidates,
+            None,
+            deadline,
+            key,
+            mode,
+            version,
+            traceparent,
+            sovereignty,
         )
         return self._run(*parts)
 
@@ -68,10 +79,13 @@ class Client(BaseClient):
         mode: Mode | str = Mode.SEQUENTIAL,
         version: str | None = None,
         traceparent: str | None = None,
+        sovereignty: Sovereignty | None = None,
     ) -> Answer:
         """The ``k`` best items of the whole catalogue for this query, best first; −1 where the
         catalogue has fewer. The rest is as for ``score``."""
-        parts = self._call(model, query, None, k, deadline, key, mode, version, traceparent)
+        parts = self._call(
+            model, query, None, k, deadline, key, mode, version, traceparent, sovereignty
+        )
         return self._run(*parts)
 
     def prepare(self, model: str, *, timeout: float = 5.0) -> ModelDescription:

@@ -172,6 +172,26 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sovereignty:
+    """Where a request may go at all: tiers in one of ``regions`` (None: any), trusted at least as
+    far as ``trust`` ("private": no public tier). Holds for every attempt of a call: first,
+    failover, retry, hedge and escalation."""
+
+    regions: tuple[str, ...] | None = None
+    trust: Literal["private", "public"] = "public"
+
+    def __post_init__(self) -> None:
+        known = self.trust in ("private", "public")
+        _require(known, "sovereignty.trust", f"must be 'private' or 'public', got {self.trust!r}")
+        _require(self.regions != (), "sovereignty.regions", "must name a region, or be left out")
+
+    def permits(self, tier: Tier) -> bool:
+        """Whether a request under this policy may reach the tier."""
+        in_region = self.regions is None or tier.region in self.regions
+        return in_region and (self.trust == "public" or tier.trust == "private")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
     """Everything a client goes by. ``priors`` maps a model to a popularity prior on disk
     (a ``.npy`` file or a bundle folder), so that the last rung needs no network."""
@@ -183,6 +203,7 @@ class ClientConfig:
     hedge: HedgePolicy | None = None
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     escalation: EscalationPolicy = field(default_factory=EscalationPolicy)
+    sovereignty: Sovereignty = field(default_factory=Sovereignty)
     priors: dict[str, Path] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
     allow_unsigned: bool = False  # for embedded bundles only

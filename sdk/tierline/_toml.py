@@ -17,6 +17,7 @@ from tierline._config import (
     EscalationPolicy,
     HedgePolicy,
     RetryPolicy,
+    Sovereignty,
     Tier,
 )
 from tierline._exceptions import ConfigurationError
@@ -30,7 +31,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "bool": (bool,),
 }
-_TABLES = ("client", "tiers", "retry", "hedge", "breaker", "escalation", "priors")
+_TABLES = ("client", "tiers", "retry", "hedge", "breaker", "escalation", "sovereignty", "priors")
 _CLIENT_KEYS = ("deadline", "transport", "api_key_env", "allow_unsigned")
 _TIER_KEYS = ("name", "kind", "region", "trust", "balancing", "endpoints")
 
@@ -66,6 +67,7 @@ def config_from(document: Table, folder: Path) -> ClientConfig:
         retry=_policy(RetryPolicy, document, "retry"),
         breaker=_policy(BreakerPolicy, document, "breaker"),
         escalation=_policy(EscalationPolicy, document, "escalation"),
+        sovereignty=_sovereignty(_table(document, "sovereignty")),
         priors={
             model: folder / _typed(place, "str", f"priors.{model}")
             for model, place in _table(document, "priors").items()
@@ -117,6 +119,19 @@ def _endpoint(item: object, where: str, folder: Path) -> Endpoint:
         url = f"embedded:{folder / url.removeprefix('embedded:')}"
     weight = float(_typed(table.get("weight", 1.0), "float", f"{where}.weight"))
     return Endpoint(url=url, weight=weight)
+
+
+def _sovereignty(table: Table) -> Sovereignty:
+    _known(table, ("regions", "trust"), "sovereignty")
+    settings: dict[str, Any] = {}
+    if "trust" in table:
+        settings["trust"] = _typed(table["trust"], "str", "sovereignty.trust")
+    if "regions" in table:
+        regions = table["regions"]
+        if not isinstance(regions, list):
+            raise ConfigurationError("must be a list of regions", key="sovereignty.regions")
+        settings["regions"] = tuple(_typed(r, "str", "sovereignty.regions") for r in regions)
+    return Sovereignty(**settings)
 
 
 def _policy(cls: type[Any], document: Table, name: str) -> Any:  # Any: whichever policy cls is

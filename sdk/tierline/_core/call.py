@@ -7,16 +7,16 @@ choice of endpoint ▸ breaker ▸ attempt timeout ▸ transport.
 from __future__ import annotations
 
 from tierline import _exceptions as errors
-from tierline._config import Mode
+from tierline._config import Mode, Sovereignty
 from tierline._core import escalation as escalating
-from tierline._core.breaker import Permit
 from tierline._core.commands import CancelAttempt, Command, Finish, StartAttempt, WakeAt
 from tierline._core.dice import Dice
 from tierline._core.endings import final_error, wrong_answer
 from tierline._core.fallback import prior_reply
-from tierline._core.fleet import EndpointState, Fleet, TierState
+from tierline._core.fleet import Fleet, TierState
 from tierline._core.hedging import hedge_after
 from tierline._core.retrying import Fault, backoff, fault_of, outcome_name, wants_retry
+from tierline._core.running import Running
 from tierline._types import QUALITY_DEGRADED, QUALITY_EDGE, QUALITY_FULL, Answer, Attempt
 from tierline.wire.messages import CANDIDATE_IDS, ScoreReply, ScoreRequest
 
@@ -24,21 +24,6 @@ FREE_FAILOVERS = 2  # attempts that never left are not counted against the budge
 TIMEOUT_FACTOR = 3.0  # × the tier's 99th percentile: a slow attempt leaves time for another
 RESERVE = 0.001  # seconds before the deadline at which the last attempt is given up
 TIMEOUT_FLOOR = 0.010  # seconds; a scheduler hiccup on the other side is not a failure
-
-
-class _Running:
-    """An attempt that has not reported yet."""
-
-    __slots__ = ("endpoint", "kind", "permit", "started", "tier")
-
-    def __init__(
-        self, kind: str, tier: TierState, endpoint: EndpointState, permit: Permit, started: float
-    ) -> None:
-        self.kind = kind
-        self.tier = tier
-        self.endpoint = endpoint
-        self.permit = permit
-        self.started = started
 
 
 class ScoreCall:
@@ -69,6 +54,7 @@ class ScoreCall:
         "_running",
         "_sleeping_until",
         "_started",
+        "_tiers",
         "_tried",
     )
 
@@ -82,8 +68,12 @@ class ScoreCall:
         key: str | None,
         call_id: str,
         dice: Dice,
+        sovereignty: Sovereignty | None = None,
     ) -> None:
-        """``deadline`` is the absolute instant by which the call ends."""
+        """``deadline`` is the absolute instant by which the call ends; ``sovereignty`` narrows the
+        client's own policy for this call."""
+        policies = (fleet.config.sovereignty, sovereignty or fleet.config.sovereignty)
+        self._tiers = [t for t in fleet.tiers if all(p.permits(t.config) for p in policies)]
         self._request = request
         self._fleet = fleet
         self._deadline = deadline
@@ -93,7 +83,7 @@ class ScoreCall:
         self._dice = dice
         self._begun = 0.0
         self._route: list[TierState] = []
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._attempts: list[Attempt] = []
         self._started = 0
         self._tried: dict[str, list[str]] = {}
@@ -110,12 +100,12 @@ class ScoreCall:
 
     def begin(self, now: float) -> list[Command]:
         self._begun = now
-        tiers = self._fleet.tiers
-        if self._mode is Mode.SEQUENTIAL:
-            self._route = list(tiers)
-        else:
+        if not self._tiers:
+            return self._fail(errors.NotPermitted("the data policy permits no tier at all"), now)
+        self._route = list(self._tiers)
+        if self._mode is not Mode.SEQUENTIAL:
             wants_edge = self._mode is Mode.EDGE_ONLY
-            self._route = [tier for tier in tiers if tier.is_edge is wants_edge]
+            self._route = [tier for tier in self._tiers if tier.is_edge is wants_edge]
         self._fleet.deposit(now)
         return self._next_attempt("first", now)
 
@@ -211,7 +201,7 @@ class ScoreCall:
         number = self._started
         tried.append(endpoint.url)
         endpoint.inflight += 1
-        self._running[number] = _Running(kind, tier, endpoint, permit, now)
+        self._running[number] = Running(kind, tier, endpoint, permit, now)
         start = StartAttempt(number, kind, endpoint, timeout_at)
         return [start, *self._plan_hedge(tier, now)]
 
@@ -257,10 +247,10 @@ class ScoreCall:
             return []
         return self._start("hedge", tier, now) or []
 
-    def _keep_or_escalate(self, running: _Running, reply: ScoreReply, now: float) -> list[Command]:
+    def _keep_or_escalate(self, running: Running, reply: ScoreReply, now: float) -> list[Command]:
         dropped = self._drop_running(now)
         policy = self._fleet.config.escalation
-        cloud = [tier for tier in self._fleet.tiers if not tier.is_edge]
+        cloud = [tier for tier in self._tiers if not tier.is_edge]
         if not cloud or not escalating.is_uncertain(policy, reply):
             reason = self._reason(running)
             return dropped + self._answer(reply, running.tier.name, QUALITY_EDGE, reason, now)
@@ -275,7 +265,7 @@ class ScoreCall:
         return dropped + self._next_attempt("escalation", now)
 
     def _after_failure(
-        self, failed: _Running, error: errors.TierlineError, now: float
+        self, failed: Running, error: errors.TierlineError, now: float
     ) -> list[Command]:
         """Another endpoint of the tier at once, else the next tier; only when nobody else is left
         to ask, the same endpoint again after a wait."""
@@ -363,19 +353,19 @@ class ScoreCall:
         )
         return [*commands, Finish(answer, None)]
 
-    def _reason(self, running: _Running) -> str:
+    def _reason(self, running: Running) -> str:
         if running.kind == "escalation" or self._held is not None:
             return "escalated"
         if self._mode is not Mode.SEQUENTIAL:
             return self._mode.value
         if running.tier.is_edge:
-            return "certain" if any(not t.is_edge for t in self._fleet.tiers) else "no_cloud"
+            return "certain" if any(not t.is_edge for t in self._tiers) else "no_cloud"
         why = outcome_name(self._last_error) if self._last_error else "breaker"
         return f"edge_failed: {why}"
 
     # -- bookkeeping -------------------------------------------------------------------------
 
-    def _settle(self, number: int, running: _Running, outcome: str, now: float) -> None:
+    def _settle(self, number: int, running: Running, outcome: str, now: float) -> None:
         del self._running[number]
         running.endpoint.inflight -= 1
         self._attempts.append(

@@ -46,6 +46,7 @@ class TierState:
 
     def __init__(self, tier: Tier, config: ClientConfig) -> None:
         self.name = tier.name
+        self.config = tier
         self.is_edge = tier.kind == "edge"
         self.balancing = tier.balancing
         self.endpoints = [EndpointState(e, tier.name, config) for e in tier.endpoints]
