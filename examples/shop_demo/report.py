@@ -97,6 +97,20 @@ def _rows(figures: Figures) -> dict[str, str]:
     return {**cells, "failed calls": f"{figures['failed']}"}
 
 
+def answers_again(
+    outcomes: Sequence[Outcome], events: Sequence[Event], *, after: str, endpoint: str, name: str
+) -> list[Event]:
+    """The first answer of ``endpoint`` to a call made after the event ``after``, if any."""
+    since = [event.at for event in events if event.label == after]
+    ends = [
+        one.at + attempt.ended
+        for one in outcomes
+        for attempt in one.attempts
+        if since and one.at >= since[0] and (attempt.endpoint, attempt.outcome) == (endpoint, "ok")
+    ]
+    return [Event(at=min(ends), label=f"{name} answers again")] if ends else []
+
+
 def timeline_of(events: Sequence[Event]) -> str:
     """What was broken and mended when, on one line."""
     return " · ".join(f"{event.at:.1f} s {event.label}" for event in events)

@@ -27,7 +27,7 @@ from fleet import Fleet, FleetError, answers, free_ports, tierline_command
 from load import Load, Outcome, Plan
 from progress import bar, say
 from relay import Relay
-from report import PASSES, Figures, draw, figures_of, table_of, timeline_of
+from report import PASSES, Figures, answers_again, draw, figures_of, table_of, timeline_of
 from rich.console import Console
 from shop import MODEL, Shop, train, visits_of
 
@@ -98,7 +98,8 @@ def _demo(options: argparse.Namespace) -> Figures:
         edge_only = _pass("edge only", replace(calm, mode="edge_only"))
         cloud_only = _pass("cloud only", replace(calm, mode="cloud_only"))
         outcomes = dict(zip(PASSES, (edge_only, tiered, cloud_only), strict=True))
-        figures = _tell(work, outcomes, director.events, time.monotonic() - began)
+        recovered = _recovered(tiered, director.events, servers)
+        figures = _tell(work, outcomes, director.events, recovered, time.monotonic() - began)
         if options.keep:
             say(f"serving on: edge={servers.edge}, cloud={servers.cloud}; Ctrl-C ends it")
             signal.pause()
@@ -155,17 +156,31 @@ def _pass(name: str, plan: Plan, director: Director | None = None) -> list[Outco
     return load.outcomes
 
 
+def _recovered(tiered: Sequence[Outcome], events: Sequence[Event], servers: Servers) -> list[Event]:
+    """When the callers had their first answers from what was mended."""
+    edge, cloud = servers.edge[0], servers.cloud[0]
+    return [
+        *answers_again(tiered, events, after="cloud restored", endpoint=cloud, name="cloud"),
+        *answers_again(tiered, events, after="edge-1 restarted", endpoint=edge, name="edge-1"),
+    ]
+
+
 def _tell(
-    work: Path, outcomes: dict[str, list[Outcome]], events: Sequence[Event], seconds: float
+    work: Path,
+    outcomes: dict[str, list[Outcome]],
+    events: Sequence[Event],
+    recovered: Sequence[Event],
+    seconds: float,
 ) -> Figures:
+    happened = sorted([*events, *recovered], key=lambda event: event.at)
     figures: Figures = {name: figures_of(ones) for name, ones in outcomes.items()}
-    figures["timeline"] = [{"at": round(one.at, 2), "event": one.label} for one in events]
+    figures["timeline"] = [{"at": round(one.at, 2), "event": one.label} for one in happened]
     figures["seconds"] = round(seconds, 1)
     picture = work / "timeline.png"
     draw(picture, outcomes["tiered"], events, f"{len(outcomes['tiered'])} calls under faults")
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(table_of(figures, "One shop, three ways of serving it"))
-    console.print(f"Timeline: {timeline_of(events)}", soft_wrap=True)
+    console.print(f"Timeline: {timeline_of(happened)}", soft_wrap=True)
     console.print(f"Picture: {picture}\n{seconds:.0f} s in all", soft_wrap=True)
     return figures
 

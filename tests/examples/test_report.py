@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faults import Event
 from load import Outcome, ndcg
-from report import PASSES, draw, figures_of, table_of, timeline_of
+from report import PASSES, answers_again, draw, figures_of, table_of, timeline_of
 from rich.console import Console
 
 from tierline import Attempt
@@ -62,6 +62,16 @@ def test_the_table_shows_what_happened_in_any_of_the_passes() -> None:
     text = out.getvalue()
     for word in ("NDCG@10", "answered by cloud", "escalations", "cloud_failed", "failed calls"):
         assert word in text
+
+
+def test_recovery_is_the_first_good_answer_to_a_call_made_after_the_repair() -> None:
+    events = [Event(at=0.05, label="cloud restored")]
+    found = answers_again(
+        OUTCOMES, events, after="cloud restored", endpoint="http://cloud", name="cloud"
+    )
+    assert [event.label for event in found] == ["cloud answers again"]
+    assert found[0].at == pytest.approx(0.11)
+    assert answers_again(OUTCOMES, [], after="x", endpoint="http://cloud", name="x") == []
 
 
 def test_the_timeline_is_one_line_in_order() -> None:
