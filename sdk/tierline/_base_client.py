@@ -139,7 +139,10 @@ class BaseClient(ABC):
 def _arrays(named: Mapping[str, ArrayLike], what: str) -> dict[str, NDArray[np.generic]]:
     if not isinstance(named, Mapping):
         raise BadRequest(f"{what} must map names to arrays, got {type(named).__name__}")
-    return {name: _array(value, f"{what}[{name!r}]") for name, value in named.items()}
+    return {
+        name: value if type(value) is np.ndarray else _array(value, f"{what}[{name!r}]")
+        for name, value in named.items()
+    }
 
 
 def _array(value: ArrayLike, what: str) -> NDArray[np.generic]:
@@ -164,6 +167,8 @@ def _candidates(candidates: Candidates) -> dict[str, NDArray[np.generic]]:
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise BadRequest("candidates must be item ids, or map names to arrays of features")
         named = {CANDIDATE_IDS: ids.astype(np.int64, copy=False)}
+    if not named:
+        raise BadRequest("there are no candidates: give item ids, or arrays of features by name")
     lengths = {array.shape[0] if array.ndim else 0 for array in named.values()}
     if len(lengths) != 1:
         raise BadRequest(f"every candidates array needs the same first axis, got {lengths}")

@@ -17,6 +17,7 @@ import numpy as np
 from tierline._config import ClientConfig
 from tierline._core.fallback import Prior
 from tierline._exceptions import (
+    BadRequest,
     ConfigurationError,
     FrameError,
     MissingExtra,
@@ -67,7 +68,10 @@ class Outgoing:
     @property
     def frame(self) -> Sequence[Buffer]:
         if self._frame is None:
-            self._frame = encode_request(self.request)
+            try:
+                self._frame = encode_request(self.request)
+            except FrameError as wrong:  # ours to answer for, not the endpoint's
+                raise BadRequest(f"the request cannot be sent: {wrong}") from wrong
         return self._frame
 
 

@@ -72,8 +72,9 @@ class ScoreCall:
     ) -> None:
         """``deadline`` is the absolute instant by which the call ends; ``sovereignty`` narrows the
         client's own policy for this call."""
-        policies = (fleet.config.sovereignty, sovereignty or fleet.config.sovereignty)
-        self._tiers = [t for t in fleet.tiers if all(p.permits(t.config) for p in policies)]
+        self._tiers = fleet.permitted
+        if sovereignty is not None:
+            self._tiers = [t for t in self._tiers if sovereignty.permits(t.config)]
         self._request = request
         self._fleet = fleet
         self._deadline = deadline
@@ -106,7 +107,7 @@ class ScoreCall:
         if self._mode is not Mode.SEQUENTIAL:
             wants_edge = self._mode is Mode.EDGE_ONLY
             self._route = [tier for tier in self._tiers if tier.is_edge is wants_edge]
-        self._fleet.deposit(now)
+        self._fleet.calls.add(now)
         return self._next_attempt("first", now)
 
     def attempt_succeeded(self, number: int, reply: ScoreReply, now: float) -> list[Command]:
@@ -118,7 +119,7 @@ class ScoreCall:
             return self.attempt_failed(number, wrong, now)
         self._settle(number, running, "ok", now)
         latency = now - running.started
-        running.endpoint.breaker(self._request.model).succeeded(running.permit, now)
+        running.breaker.succeeded(running.permit, now)
         running.endpoint.latency.observe(latency, now)
         running.tier.latencies(self._request.model).observe(latency)
         if self._finished:
@@ -134,7 +135,7 @@ class ScoreCall:
             return []
         self._settle(number, running, outcome_name(error), now)
         fault = fault_of(error)
-        breaker = running.endpoint.breaker(self._request.model)
+        breaker = running.breaker
         if fault in (Fault.ENDPOINT, Fault.NEVER_SENT):
             breaker.failed(running.permit, now, self._dice.random())
             # A failure is as bad as a full timeout: a fast-failing endpoint must not look fast.
@@ -192,7 +193,8 @@ class ScoreCall:
         if endpoint is None or not self._may_spend(kind, now):
             return None
         timeout_at = self._timeout_at(tier, now)
-        permit = endpoint.breaker(self._request.model).acquire(now, timeout_at - now)
+        breaker = endpoint.breaker(self._request.model)
+        permit = breaker.acquire(now, timeout_at - now)
         if permit is None:
             return None
         if kind == "retry" and endpoint.url not in tried:
@@ -201,7 +203,7 @@ class ScoreCall:
         number = self._started
         tried.append(endpoint.url)
         endpoint.inflight += 1
-        self._running[number] = Running(kind, tier, endpoint, permit, now)
+        self._running[number] = Running(kind, tier, endpoint, breaker, permit, now)
         start = StartAttempt(number, kind, endpoint, timeout_at)
         return [start, *self._plan_hedge(tier, now)]
 
@@ -248,7 +250,7 @@ class ScoreCall:
         return self._start("hedge", tier, now) or []
 
     def _keep_or_escalate(self, running: Running, reply: ScoreReply, now: float) -> list[Command]:
-        dropped = self._drop_running(now)
+        dropped = self._drop_running(now) if self._running else []
         policy = self._fleet.config.escalation
         cloud = [tier for tier in self._tiers if not tier.is_edge]
         if not cloud or not escalating.is_uncertain(policy, reply):
@@ -333,7 +335,7 @@ class ScoreCall:
     def _answer(
         self, reply: ScoreReply, tier: str, quality: str, reason: str, now: float
     ) -> list[Command]:
-        commands = self._drop_running(now)
+        commands = self._drop_running(now) if self._running else []
         self._finished = True
         if self._key is not None and quality != QUALITY_DEGRADED:
             self._fleet.last_good.remember(self._key, self._request, reply)
@@ -384,7 +386,7 @@ class ScoreCall:
         """Take back every attempt that is out: no sample, no verdict, every place given back."""
         commands: list[Command] = []
         for number, running in list(self._running.items()):
-            running.endpoint.breaker(self._request.model).released(running.permit)
+            running.breaker.released(running.permit)
             self._settle(number, running, "abandoned", now)
             commands.append(CancelAttempt(number))
         return commands

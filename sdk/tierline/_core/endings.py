@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 
 from tierline import _exceptions as errors
@@ -11,16 +13,18 @@ from tierline.wire.messages import ScoreReply, ScoreRequest
 
 def wrong_answer(request: ScoreRequest, reply: ScoreReply) -> errors.ModelFailed | None:
     """What is wrong with an answer that is no answer: its length, its numbers, its bundle."""
+    scores = reply.scores
     if request.candidates is not None:
         expected = len(next(iter(request.candidates.values())))
-        finite = bool(np.isfinite(reply.scores).all())
+        # One product sees every NaN and infinity; where it overflows, look at each score.
+        finite = isfinite(scores.dot(scores)) or bool(np.isfinite(scores).all())
     else:
         expected = request.k or 0
-        finite = not bool(np.isnan(reply.scores).any())
+        finite = not bool(np.isnan(scores).any())
         if reply.items is None or len(reply.items) != expected:
             return errors.ModelFailed(f"expected {expected} items, got {reply.items!r}")
-    if len(reply.scores) != expected:
-        return errors.ModelFailed(f"expected {expected} scores, got {len(reply.scores)}")
+    if len(scores) != expected:
+        return errors.ModelFailed(f"expected {expected} scores, got {len(scores)}")
     if not finite:
         return errors.ModelFailed("the scores are not all finite numbers")
     if request.version is not None and reply.bundle != request.version:

@@ -62,51 +62,65 @@ class LatencyWindow:
         return self._sorted[min(len(self._sorted) - 1, int(q * len(self._sorted)))]
 
 
-class WindowedBudget:
-    """At most ``ratio`` of the deposits of the last ten seconds, plus ``floor`` a second.
+class WindowCount:
+    """How many events the last ten seconds saw, in one-second buckets."""
 
-    A concurrency ratio collapses when traffic is low or everything fails; a time window does not.
-    Deposits and withdrawals are counted in ten one-second buckets. ``burst`` is spendable at once.
-    """
-
-    __slots__ = ("_burst", "_deposits", "_epoch", "_floor", "_ratio", "_spent")
+    __slots__ = ("_buckets", "_epoch")
 
     SECONDS = 10
 
-    def __init__(self, ratio: float, floor: float, burst: float = 0.0) -> None:
+    def __init__(self) -> None:
+        self._buckets = [0] * self.SECONDS
+        self._epoch = -1
+
+    def add(self, now: float) -> None:
+        epoch = int(now)
+        if epoch > self._epoch:
+            self._turn(epoch)
+        self._buckets[self._epoch % self.SECONDS] += 1
+
+    def total(self, now: float) -> int:
+        epoch = int(now)
+        if epoch > self._epoch:
+            self._turn(epoch)
+        return sum(self._buckets)
+
+    def _turn(self, epoch: int) -> None:
+        """Forget what has left the window. A clock that stepped back changes nothing."""
+        if self._epoch < 0 or epoch - self._epoch >= self.SECONDS:
+            self._buckets = [0] * self.SECONDS
+        else:
+            for second in range(self._epoch + 1, epoch + 1):
+                self._buckets[second % self.SECONDS] = 0
+        self._epoch = epoch
+
+
+class WindowedBudget:
+    """At most ``ratio`` of the calls of the last ten seconds, plus ``floor`` a second.
+
+    A concurrency ratio collapses when traffic is low or everything fails; a time window does not.
+    ``calls`` is counted by its owner; ``burst`` is spendable at once.
+    """
+
+    __slots__ = ("_burst", "_calls", "_floor", "_ratio", "_spent")
+
+    def __init__(
+        self, calls: WindowCount, *, ratio: float, floor: float = 0.0, burst: float = 0.0
+    ) -> None:
+        self._calls = calls
         self._ratio = ratio
         self._floor = floor
         self._burst = burst
-        self._deposits = [0] * self.SECONDS
-        self._spent = [0] * self.SECONDS
-        self._epoch = -1
-
-    def deposit(self, now: float) -> None:
-        self._turn(now)
-        self._deposits[self._epoch % self.SECONDS] += 1
+        self._spent = WindowCount()
 
     def balance(self, now: float) -> float:
         """How much may be spent now."""
-        self._turn(now)
-        earned = self._ratio * sum(self._deposits) + self._floor * self.SECONDS + self._burst
-        return earned - sum(self._spent)
+        earned = self._ratio * self._calls.total(now) + self._floor * WindowCount.SECONDS
+        return earned + self._burst - self._spent.total(now)
 
     def withdraw(self, now: float) -> bool:
         """Spend one if the balance allows it."""
         if self.balance(now) < 1.0:
             return False
-        self._spent[self._epoch % self.SECONDS] += 1
+        self._spent.add(now)
         return True
-
-    def _turn(self, now: float) -> None:
-        epoch = int(now)
-        if epoch <= self._epoch:  # the same second, or a clock that stepped back
-            return
-        if self._epoch < 0 or epoch - self._epoch >= self.SECONDS:
-            self._deposits = [0] * self.SECONDS
-            self._spent = [0] * self.SECONDS
-        else:
-            for second in range(self._epoch + 1, epoch + 1):
-                self._deposits[second % self.SECONDS] = 0
-                self._spent[second % self.SECONDS] = 0
-        self._epoch = epoch

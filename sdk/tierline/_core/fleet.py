@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tierline._config import ClientConfig, Endpoint, Tier
+from tierline._config import ClientConfig, Endpoint, Sovereignty, Tier
 from tierline._core.balancing import choose, ring_points
 from tierline._core.breaker import Breaker
 from tierline._core.dice import Dice
-from tierline._core.estimators import LatencyWindow, PeakEwma, WindowedBudget
+from tierline._core.estimators import LatencyWindow, PeakEwma, WindowCount, WindowedBudget
 from tierline._core.fallback import LastGood, Prior
 
 
@@ -84,20 +84,23 @@ class Fleet:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.tiers = [TierState(tier, config) for tier in config.tiers]
-        self.retries = WindowedBudget(config.retry.budget, config.retry.floor)
-        self.hedges = WindowedBudget(config.hedge.budget if config.hedge else 0.0, 0.0)
+        self.permitted = self.permitted_by(config.sovereignty)
+        hedging = config.hedge.budget if config.hedge else 0.0
+        escalation = config.escalation
+        self.calls = WindowCount()  # every call of this client, for the budgets
+        self.retries = WindowedBudget(
+            self.calls, ratio=config.retry.budget, floor=config.retry.floor
+        )
+        self.hedges = WindowedBudget(self.calls, ratio=hedging)
         self.escalations = WindowedBudget(
-            config.escalation.budget, 0.0, burst=config.escalation.burst
+            self.calls, ratio=escalation.budget, burst=escalation.burst
         )
         self.last_good = LastGood()
         self.priors: dict[str, Prior] = {}  # the popularity priors at hand, by model
 
-    def deposit(self, now: float) -> None:
-        """A call began: every budget earns its share."""
-        self.retries.deposit(now)
-        self.escalations.deposit(now)
-        if self.config.hedge is not None:
-            self.hedges.deposit(now)
+    def permitted_by(self, policy: Sovereignty) -> list[TierState]:
+        """The tiers a request may reach at all, in the order they are asked."""
+        return [tier for tier in self.tiers if policy.permits(tier.config)]
 
     def endpoints(self) -> list[EndpointState]:
         return [endpoint for tier in self.tiers for endpoint in tier.endpoints]

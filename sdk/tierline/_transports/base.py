@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class WireRequest:
+class WireRequest(NamedTuple):
     """One HTTP request. ``body`` is sent as its parts, one after another, without joining them."""
 
     method: str  # "GET" | "POST"
@@ -19,12 +18,11 @@ class WireRequest:
     body: Sequence[Buffer] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WireResponse:
+class WireResponse(NamedTuple):
     """One HTTP answer, whole. Header names are lower case."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     body: Buffer = b""
 
 

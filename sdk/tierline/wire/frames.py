@@ -178,7 +178,7 @@ def _open(data: Buffer, kind: bytes, fields: int, limits: Limits) -> tuple[memor
     if type(header) is not list or len(header) != fields or header[0] != kind.decode():
         raise FrameError(f"the header is no array of {fields} fields that begins with {kind!r}")
     start = end + (-end % ALIGNMENT)
-    if start > len(view) or view[end:start] != ZEROS[: start - end]:
+    if start > len(view) or (start != end and view[end:start] != ZEROS[: start - end]):
         raise FrameError("the header is not padded with zeros to a multiple of 16")
     return view, header, start
 

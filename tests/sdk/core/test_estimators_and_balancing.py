@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierline._config import Balancing, ClientConfig, Endpoint, Tier
-from tierline._core.estimators import LatencyWindow, PeakEwma, WindowedBudget
+from tierline._core.estimators import LatencyWindow, PeakEwma, WindowCount, WindowedBudget
 from tierline._core.fleet import Fleet, TierState
 
 
@@ -22,24 +22,26 @@ from tierline._core.fleet import Fleet, TierState
 def test_a_budget_never_spends_more_than_ratio_and_floor_allow(
     steps: list[tuple[float, bool]], ratio: float, floor: float
 ) -> None:
-    budget = WindowedBudget(ratio, floor)
+    calls = WindowCount()
+    budget = WindowedBudget(calls, ratio=ratio, floor=floor)
     now, deposits, spent = 0.0, [], []
     for wait, is_deposit in steps:
         now += wait
         if is_deposit:
-            budget.deposit(now)
+            calls.add(now)
             deposits.append(now)
         elif budget.withdraw(now):
             spent.append(now)
-            window = [t for t in spent if int(t) > int(now) - WindowedBudget.SECONDS]
-            earned = [t for t in deposits if int(t) > int(now) - WindowedBudget.SECONDS]
-            assert len(window) <= ratio * len(earned) + floor * WindowedBudget.SECONDS + 1e-9
+            window = [t for t in spent if int(t) > int(now) - WindowCount.SECONDS]
+            earned = [t for t in deposits if int(t) > int(now) - WindowCount.SECONDS]
+            assert len(window) <= ratio * len(earned) + floor * WindowCount.SECONDS + 1e-9
 
 
 def test_a_budget_survives_a_clock_that_steps_back() -> None:
-    budget = WindowedBudget(0.5, 0.0)
+    calls = WindowCount()
+    budget = WindowedBudget(calls, ratio=0.5)
     for now in (100.0, 50.0, 101.0, 20.0):
-        budget.deposit(now)
+        calls.add(now)
     assert budget.balance(101.0) == pytest.approx(2.0)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
 from struct import pack
 from typing import Any
 
@@ -145,7 +144,7 @@ def test_every_tensor_starts_at_a_multiple_of_sixteen() -> None:
 def test_numpy_scalars_are_numbers_too() -> None:
     request = ScoreRequest(model="m", query={}, k=np.int64(5))  # type: ignore[arg-type]
     assert decode_request(whole(encode_request(request))).k == 5
-    reply = replace(REPLY, uncertainty=np.float32(0.5))  # type: ignore[arg-type]
+    reply = REPLY._replace(uncertainty=np.float32(0.5))  # type: ignore[arg-type]
     assert decode_reply(whole(encode_reply(reply))).uncertainty == 0.5
 
 
@@ -215,7 +214,7 @@ def test_a_request_no_server_would_take_is_not_encoded(request_: ScoreRequest) -
 )
 def test_a_reply_that_says_nonsense_is_not_encoded(wrong: dict[str, Any]) -> None:
     with pytest.raises(FrameError):
-        encode_reply(replace(REPLY, **wrong))
+        encode_reply(REPLY._replace(**wrong))
 
 
 def frame_of(header: object, tensors: bytes = b"") -> bytes:
