@@ -11,9 +11,14 @@ from tierline_kernels import RowwiseInt8, default_backend, dot_topk, embedding_l
 from tierline_kernels.operations import TopK
 from tierline_serving.bundle import Bundle
 
+# Float tables meet this many queries a product or fewer, never more: the kernels then score each
+# query by itself, so that a recommendation does not depend on who else asked in the same batch.
+QUERIES_TOGETHER = 8
+
 
 class ItemTable:
-    """The item rows: look-up for histories and candidates, whole-catalogue retrieval."""
+    """The item rows: look-up for histories and candidates, whole-catalogue retrieval. Copied into
+    memory, so that a file that changes on disk cannot change what is served."""
 
     def __init__(self, bundle: Bundle, name: str) -> None:
         arrays = bundle.table(name)
@@ -31,6 +36,12 @@ class ItemTable:
         """float32 [*ids.shape, d]; the row of id 0 is all zeros by construction."""
         return embedding_lookup(self.rows, ids, backend=self.backend)
 
+    def products(self, ids: NDArray[np.int64], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The inner product of each item with one state [d]: float32 [n]. Not a matrix product:
+        BLAS sums a row in an order that depends on how many rows stand beside it."""
+        products: NDArray[np.float32] = np.einsum("nd,d->n", self.look_up(ids), hidden)
+        return products
+
     def best(
         self,
         hidden: NDArray[np.float32],
@@ -38,4 +49,15 @@ class ItemTable:
         exclude: tuple[NDArray[np.int64], NDArray[np.int64]],
     ) -> TopK:
         """The k items with the largest inner product with each state [B, d], none excluded."""
-        return dot_topk(hidden, self.rows, k, exclude=exclude, backend=self.backend)
+        if isinstance(self.rows, RowwiseInt8) or len(hidden) <= QUERIES_TOGETHER:
+            return dot_topk(hidden, self.rows, k, exclude=exclude, backend=self.backend)
+        ids, offsets = exclude
+        parts = []
+        for low in range(0, len(hidden), QUERIES_TOGETHER):
+            high = min(low + QUERIES_TOGETHER, len(hidden))
+            some = (ids[offsets[low] : offsets[high]], offsets[low : high + 1] - offsets[low])
+            parts.append(self.best(hidden[low:high], k, some))
+        return TopK(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.indices for part in parts]),
+        )

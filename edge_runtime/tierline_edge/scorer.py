@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from tierline import BundleRefused
+import numpy as np
+
+from tierline import BundleRefused, ModelFailed
+from tierline.wire import CANDIDATE_IDS, ScoreRequest
 from tierline_edge.sequence import SequenceScorer
 from tierline_edge.session import Session
 from tierline_edge.tensor import TensorScorer
 from tierline_serving.bundle import Bundle
 from tierline_serving.golden import check_golden
+from tierline_serving.requests import HISTORY
 
 EdgeScorer = SequenceScorer | TensorScorer
+
+_FIRST = np.array([1], np.int64)  # the one item every catalogue has
 
 
 def load_scorer(bundle: Bundle, *, provider: str = "cpu", threads: int | None = None) -> EdgeScorer:
@@ -28,4 +34,22 @@ def load_scorer(bundle: Bundle, *, provider: str = "cpu", threads: int | None = 
     else:
         scorer = TensorScorer(bundle, session)
     check_golden(bundle, scorer)
+    _try_out(bundle, scorer)
     return scorer
+
+
+def _try_out(bundle: Bundle, scorer: EdgeScorer) -> None:
+    """A customer without a history is asked for: it compiles the kernels before traffic does, and
+    an encoder that answers NaN for an empty history is refused here. A tensor graph knows no such
+    neutral question; only golden requests try it out."""
+    if bundle.manifest.kind != "sequence":
+        return
+    query = {HISTORY: np.zeros(0, np.int64)}
+    asked = [
+        ScoreRequest(model=bundle.manifest.model, query=query, k=1),
+        ScoreRequest(model=bundle.manifest.model, query=query, candidates={CANDIDATE_IDS: _FIRST}),
+    ]
+    try:
+        scorer.score(asked)
+    except ModelFailed as error:
+        raise BundleRefused(f"bundle {bundle.id}: asked with an empty history: {error}") from error

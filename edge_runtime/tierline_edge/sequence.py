@@ -13,7 +13,10 @@ from tierline_edge.embeddings import ItemTable
 from tierline_edge.info import describe
 from tierline_edge.session import Session
 from tierline_serving.bundle import Bundle
+from tierline_serving.manifest import SequenceSpec
 from tierline_serving.requests import HISTORY, SequenceRequests
+
+PROBES = 16  # random histories that show at load whether a row's company changes its state
 
 
 class SequenceScorer:
@@ -30,6 +33,10 @@ class SequenceScorer:
         head = bundle.manifest.uncertainty
         self._outputs = ["hidden"] if head is None else ["hidden", head.output]
         self._threshold = None if head is None else head.threshold
+        self._dim = spec.dim
+        _check_graph(bundle, session, self._outputs)
+        self._least = 1
+        self._least = 2 if self._answers_differ_alone(spec) else 1
         self.info = describe(bundle, session, kernels=self._table.backend)
 
     def validate(self, request: ScoreRequest) -> None:
@@ -40,13 +47,13 @@ class SequenceScorer:
         return 1 if request.candidates is None else len(request.candidates[CANDIDATE_IDS])
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
-        ids = self._requests.pad(requests)
-        feed = {"embedded": self._table.look_up(ids), "mask": (ids > 0).astype(np.float32)}
-        outputs = self._session.run(self._outputs, feed)
+        outputs = self._encode(self._requests.pad(requests))
         hidden = outputs[0]
-        doubts = outputs[1].tolist() if len(outputs) > 1 else [None] * len(requests)
-        if not np.isfinite(hidden).all():
-            raise ModelFailed("the encoder answered numbers that are not finite")
+        _check_output("hidden", hidden, (len(requests), self._dim))
+        doubts: list[float | None] = [None] * len(requests)
+        if len(outputs) > 1:
+            _check_output(self._outputs[1], outputs[1], (len(requests),))
+            doubts = outputs[1].tolist()
         catalogue = self._recommend(requests, hidden)
         replies = []
         for row, request in enumerate(requests):
@@ -55,7 +62,9 @@ class SequenceScorer:
                 scores, items = catalogue[row]
             else:
                 wanted = request.candidates[CANDIDATE_IDS].astype(np.int64, copy=False)
-                scores = self._table.look_up(wanted) @ hidden[row]
+                scores = self._table.products(wanted, hidden[row])
+                if not np.isfinite(scores).all():
+                    raise ModelFailed("a score is not finite: state and item rows are too large")
             replies.append(
                 ScoreReply(
                     model=self.info.name,
@@ -67,6 +76,29 @@ class SequenceScorer:
                 )
             )
         return replies
+
+    def _encode(self, ids: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """The graph's outputs for left-padded ids [B, L], a row for each."""
+        count = len(ids)
+        if count < self._least:
+            ids = np.repeat(ids, self._least, axis=0)
+        feed = {"embedded": self._table.look_up(ids), "mask": (ids > 0).astype(np.float32)}
+        return [output[:count] for output in self._session.run(self._outputs, feed)]
+
+    def _answers_differ_alone(self, spec: SequenceSpec) -> bool:
+        """Whether one row is encoded otherwise alone than in company. ONNX Runtime sums a middle
+        axis in another order when the batch axis is 1; from two rows on it does not matter how
+        many there are. Such a graph is never run on one row, so that batch-mates change nothing."""
+        dice = np.random.default_rng(0)
+        ids = dice.integers(1, spec.items + 1, (PROBES, spec.max_history))
+        ids[np.arange(spec.max_history) < dice.integers(0, spec.max_history, (PROBES, 1))] = 0
+        together = self._encode(ids)
+        alone = [self._encode(ids[row : row + 1]) for row in range(PROBES)]
+        return any(
+            whole[row].tobytes() != one[0].tobytes()
+            for row in range(PROBES)
+            for whole, one in zip(together, alone[row], strict=True)
+        )
 
     def _recommend(
         self, requests: Sequence[ScoreRequest], hidden: NDArray[np.float32]
@@ -90,3 +122,25 @@ class SequenceScorer:
 
     def close(self) -> None:
         """Nothing to give back: the session goes with this object."""
+
+
+def _check_graph(bundle: Bundle, session: Session, outputs: Sequence[str]) -> None:
+    """Raise BundleRefused when the graph is not an encoder of item rows."""
+    if set(session.inputs) != {"embedded", "mask"}:
+        raise BundleRefused(
+            f"bundle {bundle.id}: a sequence graph takes embedded and mask, this one takes "
+            f"{', '.join(sorted(session.inputs))}"
+        )
+    missing = sorted(set(outputs) - set(session.outputs))
+    if missing:
+        raise BundleRefused(f"bundle {bundle.id}: the graph lacks the outputs {missing}")
+
+
+def _check_output(name: str, array: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    if array.shape != shape or array.dtype != np.float32:
+        raise ModelFailed(
+            f"the encoder's {name} must be float32 {list(shape)}, got {array.dtype} "
+            f"{list(array.shape)}"
+        )
+    if not np.isfinite(array).all():
+        raise ModelFailed(f"the encoder's {name} holds numbers that are not finite")

@@ -26,6 +26,8 @@ class Session:
         if provider not in PROVIDERS:
             raise ConfigurationError(f"must be cpu or cuda, got {provider!r}", key="provider")
         self.provider = PROVIDERS[provider]
+        if threads is not None and threads < 1:
+            raise ConfigurationError(f"must be at least 1, got {threads}", key="threads")
         self.threads = threads or usable_cores()
         available = onnxruntime.get_available_providers()
         if self.provider not in available:
@@ -36,7 +38,10 @@ class Session:
             )
         try:
             self._session = onnxruntime.InferenceSession(
-                model, _options(self.threads, provider), providers=[self.provider]
+                model,
+                _options(self.threads, provider),
+                providers=[self.provider],
+                enable_fallback=0,  # by default a provider that fails to start becomes the CPU
             )
         except Exception as error:  # onnxruntime's errors share no public base
             raise BundleRefused(f"ONNX Runtime cannot load the model: {error}") from error

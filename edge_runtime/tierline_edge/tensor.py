@@ -43,13 +43,21 @@ class TensorScorer:
         return self._requests.rows(request)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
-        outputs = self._session.run(self._outputs, self._requests.pack(requests))
-        scores = outputs[0]
+        packed = self._requests.pack(requests)
         counts = [self._requests.rows(request) for request in requests]
+        if counts == [1]:
+            # ONNX Runtime may sum in another order where an axis is 1: a row alone gets company.
+            packed = {name: np.repeat(array, 2, axis=0) for name, array in packed.items()}
+            outputs = [output[:1] for output in self._session.run(self._outputs, packed)]
+        else:
+            outputs = self._session.run(self._outputs, packed)
+        scores = outputs[0]
         if scores.shape != (sum(counts),):
             raise ModelFailed(f"expected scores of shape ({sum(counts)},), got {scores.shape}")
-        if not np.isfinite(scores).all():
-            raise ModelFailed("the model answered scores that are not finite")
+        if len(outputs) > 1 and outputs[1].shape != scores.shape:
+            raise ModelFailed(f"expected an uncertainty per row, got shape {outputs[1].shape}")
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise ModelFailed("the model answered numbers that are not finite")
         replies, start = [], 0
         for count in counts:
             doubt = float(outputs[1][start : start + count].mean()) if len(outputs) > 1 else None

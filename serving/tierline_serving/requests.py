@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tierline import BadRequest
+from tierline import BadRequest, BundleRefused
 from tierline.wire import CANDIDATE_IDS, ScoreRequest
 from tierline_serving.manifest import Manifest, SequenceSpec, TensorSpec
 
@@ -64,8 +64,17 @@ class TensorRequests:
     """Requests of kind ``tensor``: named arrays, per query or per candidate."""
 
     def __init__(self, manifest: Manifest) -> None:
+        """Raises BundleRefused when the manifest's inputs have no axis of candidates."""
         self._query = {spec.name: spec for spec in manifest.inputs if spec.role == "query"}
         self._candidate = {spec.name: spec for spec in manifest.inputs if spec.role == "candidate"}
+        for spec in self._candidate.values():
+            if not spec.shape or spec.shape[0] != "rows":
+                raise BundleRefused(
+                    f"inputs: {spec.name} has role candidate, so its first axis must be "
+                    f"'rows', got {list(spec.shape)}"
+                )
+        if not self._candidate:
+            raise BundleRefused("inputs: kind tensor needs at least one of role candidate")
 
     def validate(self, request: ScoreRequest) -> None:
         """Raise BadRequest with a sentence when the request does not fit."""
@@ -82,6 +91,9 @@ class TensorRequests:
             if array.ndim == 0 or array.shape[0] == 0:
                 raise BadRequest("there are no candidates; give at least one row")
             _check_tensor(f"candidates[{name!r}]", array, spec, (array.shape[0], *_fixed(spec)))
+        rows = {name: len(array) for name, array in request.candidates.items()}
+        if len(set(rows.values())) > 1:
+            raise BadRequest(f"candidates must have equally many rows, got {rows}")
 
     def rows(self, request: ScoreRequest) -> int:
         """How many candidates it has."""
