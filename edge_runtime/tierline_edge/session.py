@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from tierline import BundleRefused, ConfigurationError, ModelFailed
+from tierline_serving.cores import choose_threads
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Session:
@@ -26,9 +23,7 @@ class Session:
         if provider not in PROVIDERS:
             raise ConfigurationError(f"must be cpu or cuda, got {provider!r}", key="provider")
         self.provider = PROVIDERS[provider]
-        if threads is not None and threads < 1:
-            raise ConfigurationError(f"must be at least 1, got {threads}", key="threads")
-        self.threads = threads or usable_cores()
+        self.threads = choose_threads(threads)
         available = onnxruntime.get_available_providers()
         if self.provider not in available:
             raise ConfigurationError(
@@ -61,16 +56,6 @@ class Session:
         except Exception as error:  # onnxruntime's errors share no public base
             raise ModelFailed(f"ONNX Runtime failed: {error}") from error
         return answers
-
-
-def usable_cores() -> int:
-    """Cores this process may use, by affinity and by the cgroup's quota; at least 1."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = _CGROUP_LIMIT.read_text().split()
-    except (OSError, ValueError):
-        return cores  # no cgroup v2 limit here
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
 def _options(threads: int, provider: str) -> onnxruntime.SessionOptions:

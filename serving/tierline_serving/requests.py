@@ -54,7 +54,7 @@ class SequenceRequests:
             raise BadRequest(f"{what} must be a list of item ids, got {ids.dtype} {ids.shape}")
         if ids.size == 0:
             return
-        low, high = int(ids.min()), int(ids.max())  # type: ignore[call-overload]
+        low, high = int(ids.min()), int(ids.max())
         if low < 1 or high > self._items:
             wrong = low if low < 1 else high
             raise BadRequest(f"{what} holds item {wrong}; ids go from 1 to {self._items}")

@@ -33,15 +33,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tierline_cloud.serve.scorer import (
-        SequenceTorchScorer,
-        TensorTorchScorer,
-        load_scorer,
-    )
+    from tierline_cloud.serve.scorer import TorchScorer, load_scorer
     from tierline_serving.bundle import Bundle
     from tierline_serving.serve_options import run_server
 
-    def load(bundle: Bundle) -> SequenceTorchScorer | TensorTorchScorer:
+    def load(bundle: Bundle) -> TorchScorer:
         return load_scorer(bundle, threads=options.threads, allowed=options.allow_module)
 
     return run_server(options, load)
