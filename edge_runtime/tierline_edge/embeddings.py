@@ -36,12 +36,6 @@ class ItemTable:
         """float32 [*ids.shape, d]; the row of id 0 is all zeros by construction."""
         return embedding_lookup(self.rows, ids, backend=self.backend)
 
-    def products(self, ids: NDArray[np.int64], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The inner product of each item with one state [d]: float32 [n]. Not a matrix product:
-        BLAS sums a row in an order that depends on how many rows stand beside it."""
-        products: NDArray[np.float32] = np.einsum("nd,d->n", self.look_up(ids), hidden)
-        return products
-
     def best(
         self,
         hidden: NDArray[np.float32],

@@ -15,8 +15,6 @@ from tierline_serving.requests import HISTORY
 
 EdgeScorer = SequenceScorer | TensorScorer
 
-_FIRST = np.array([1], np.int64)  # the one item every catalogue has
-
 
 def load_scorer(bundle: Bundle, *, provider: str = "cpu", threads: int | None = None) -> EdgeScorer:
     """Load a bundle and ask it its golden requests. Raises BundleRefused when it is not for the
@@ -28,28 +26,28 @@ def load_scorer(bundle: Bundle, *, provider: str = "cpu", threads: int | None = 
             "bundles, `tierline cloud serve` runs torch ones"
         )
     session = Session(bundle.model_bytes(), provider=provider, threads=threads)
-    scorer: EdgeScorer
-    if manifest.kind == "sequence":
-        scorer = SequenceScorer(bundle, session)
-    else:
-        scorer = TensorScorer(bundle, session)
+    try:
+        scorer = _make(bundle, session)
+    except ModelFailed as error:
+        raise BundleRefused(f"bundle {bundle.id}: does not run: {error}") from error
     check_golden(bundle, scorer)
-    _try_out(bundle, scorer)
     return scorer
 
 
-def _try_out(bundle: Bundle, scorer: EdgeScorer) -> None:
-    """A customer without a history is asked for: it compiles the kernels before traffic does, and
-    an encoder that answers NaN for an empty history is refused here. A tensor graph knows no such
-    neutral question; only golden requests try it out."""
-    if bundle.manifest.kind != "sequence":
-        return
+def _make(bundle: Bundle, session: Session) -> EdgeScorer:
+    if bundle.manifest.kind == "tensor":
+        # Any inputs, any meaning: there is no neutral question; golden requests try it out.
+        return TensorScorer(bundle, session)
+    scorer = SequenceScorer(bundle, session)
+    # A customer without a history: compiles the kernels before traffic does, and shows an encoder
+    # that has no finite answer to padding alone.
     query = {HISTORY: np.zeros(0, np.int64)}
-    asked = [
-        ScoreRequest(model=bundle.manifest.model, query=query, k=1),
-        ScoreRequest(model=bundle.manifest.model, query=query, candidates={CANDIDATE_IDS: _FIRST}),
-    ]
-    try:
-        scorer.score(asked)
-    except ModelFailed as error:
-        raise BundleRefused(f"bundle {bundle.id}: asked with an empty history: {error}") from error
+    first = {CANDIDATE_IDS: np.array([1], np.int64)}
+    name = bundle.manifest.model
+    scorer.score(
+        [
+            ScoreRequest(model=name, query=query, k=1),
+            ScoreRequest(model=name, query=query, candidates=first),
+        ]
+    )
+    return scorer

@@ -35,7 +35,6 @@ class SequenceScorer:
         self._threshold = None if head is None else head.threshold
         self._dim = spec.dim
         _check_graph(bundle, session, self._outputs)
-        self._least = 1
         self._least = 2 if self._answers_differ_alone(spec) else 1
         self.info = describe(bundle, session, kernels=self._table.backend)
 
@@ -47,24 +46,27 @@ class SequenceScorer:
         return 1 if request.candidates is None else len(request.candidates[CANDIDATE_IDS])
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
-        outputs = self._encode(self._requests.pad(requests))
-        hidden = outputs[0]
-        _check_output("hidden", hidden, (len(requests), self._dim))
-        doubts: list[float | None] = [None] * len(requests)
-        if len(outputs) > 1:
-            _check_output(self._outputs[1], outputs[1], (len(requests),))
-            doubts = outputs[1].tolist()
+        ids = self._requests.pad(requests)
+        if len(ids) < self._least:
+            ids = np.repeat(ids, self._least, axis=0)
+        # Histories and candidates in one look-up: its checks cost more than reading a few rows.
+        wanted = [
+            request.candidates[CANDIDATE_IDS].astype(np.int64, copy=False)
+            for request in requests
+            if request.candidates is not None
+        ]
+        rows = self._table.look_up(np.concatenate((ids.reshape(-1), *wanted)))
+        hidden, doubts = self._encode(ids, rows[: ids.size])
         catalogue = self._recommend(requests, hidden)
-        replies = []
+        replies, start = [], ids.size
         for row, request in enumerate(requests):
             items = None
             if request.candidates is None:
                 scores, items = catalogue[row]
             else:
-                wanted = request.candidates[CANDIDATE_IDS].astype(np.int64, copy=False)
-                scores = self._table.products(wanted, hidden[row])
-                if not np.isfinite(scores).all():
-                    raise ModelFailed("a score is not finite: state and item rows are too large")
+                stop = start + len(request.candidates[CANDIDATE_IDS])
+                scores = _products(rows[start:stop], hidden[row])
+                start = stop
             replies.append(
                 ScoreReply(
                     model=self.info.name,
@@ -77,13 +79,19 @@ class SequenceScorer:
             )
         return replies
 
-    def _encode(self, ids: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-        """The graph's outputs for left-padded ids [B, L], a row for each."""
-        count = len(ids)
-        if count < self._least:
-            ids = np.repeat(ids, self._least, axis=0)
-        feed = {"embedded": self._table.look_up(ids), "mask": (ids > 0).astype(np.float32)}
-        return [output[:count] for output in self._session.run(self._outputs, feed)]
+    def _encode(
+        self, ids: NDArray[np.int64], rows: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], list[float | None]]:
+        """States [B, d] and uncertainties of left-padded ids [B, L] with their rows [B · L, d]."""
+        embedded = rows.reshape(*ids.shape, self._dim)
+        outputs = self._session.run(
+            self._outputs, {"embedded": embedded, "mask": (ids > 0).astype(np.float32)}
+        )
+        _check_output("hidden", outputs[0], (len(ids), self._dim))
+        if len(outputs) == 1:
+            return outputs[0], [None] * len(ids)
+        _check_output(self._outputs[1], outputs[1], (len(ids),))
+        return outputs[0], outputs[1].tolist()
 
     def _answers_differ_alone(self, spec: SequenceSpec) -> bool:
         """Whether one row is encoded otherwise alone than in company. ONNX Runtime sums a middle
@@ -92,12 +100,11 @@ class SequenceScorer:
         dice = np.random.default_rng(0)
         ids = dice.integers(1, spec.items + 1, (PROBES, spec.max_history))
         ids[np.arange(spec.max_history) < dice.integers(0, spec.max_history, (PROBES, 1))] = 0
-        together = self._encode(ids)
-        alone = [self._encode(ids[row : row + 1]) for row in range(PROBES)]
+        states, doubts = self._encode(ids, self._table.look_up(ids))
+        alone = (self._encode(row, self._table.look_up(row)) for row in np.split(ids, PROBES))
         return any(
-            whole[row].tobytes() != one[0].tobytes()
-            for row in range(PROBES)
-            for whole, one in zip(together, alone[row], strict=True)
+            state[0].tobytes() != states[row].tobytes() or doubt[0] != doubts[row]
+            for row, (state, doubt) in enumerate(alone)
         )
 
     def _recommend(
@@ -122,6 +129,15 @@ class SequenceScorer:
 
     def close(self) -> None:
         """Nothing to give back: the session goes with this object."""
+
+
+def _products(rows: NDArray[np.float32], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inner product of each row [n, d] with one state [d]. Not a matrix product: BLAS sums a
+    row in an order that depends on how many rows stand beside it."""
+    products: NDArray[np.float32] = np.einsum("nd,d->n", rows, hidden)
+    if not np.isfinite(products).all():
+        raise ModelFailed("a score is not finite: state and item rows are too large")
+    return products
 
 
 def _check_graph(bundle: Bundle, session: Session, outputs: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,10 @@ class TensorRequests:
 
     def __init__(self, manifest: Manifest) -> None:
         """Raises BundleRefused when the manifest's inputs have no axis of candidates."""
-        self._query = {spec.name: spec for spec in manifest.inputs if spec.role == "query"}
-        self._candidate = {spec.name: spec for spec in manifest.inputs if spec.role == "candidate"}
-        for spec in self._candidate.values():
-            if not spec.shape or spec.shape[0] != "rows":
+        self._query = {s.name: _Form.of(s) for s in manifest.inputs if s.role == "query"}
+        self._candidate = {s.name: _Form.of(s) for s in manifest.inputs if s.role == "candidate"}
+        for spec in manifest.inputs:
+            if spec.role == "candidate" and spec.shape[:1] != ("rows",):
                 raise BundleRefused(
                     f"inputs: {spec.name} has role candidate, so its first axis must be "
                     f"'rows', got {list(spec.shape)}"
@@ -84,16 +85,18 @@ class TensorRequests:
             raise BadRequest(_mismatch("query", set(request.query), set(self._query)))
         if request.candidates.keys() != self._candidate.keys():
             raise BadRequest(_mismatch("candidates", set(request.candidates), set(self._candidate)))
-        for name, spec in self._query.items():
-            _check_tensor(f"query[{name!r}]", request.query[name], spec, _fixed(spec))
-        for name, spec in self._candidate.items():
+        for name, form in self._query.items():
+            form.check("query", name, request.query[name], ())
+        first: int | None = None
+        for name, form in self._candidate.items():
             array = request.candidates[name]
-            if array.ndim == 0 or array.shape[0] == 0:
+            rows = array.shape[0] if array.ndim else 0
+            if rows == 0:
                 raise BadRequest("there are no candidates; give at least one row")
-            _check_tensor(f"candidates[{name!r}]", array, spec, (array.shape[0], *_fixed(spec)))
-        rows = {name: len(array) for name, array in request.candidates.items()}
-        if len(set(rows.values())) > 1:
-            raise BadRequest(f"candidates must have equally many rows, got {rows}")
+            form.check("candidates", name, array, (rows,))
+            first = rows if first is None else first
+            if rows != first:
+                raise BadRequest(f"candidates must have equally many rows, got {first} and {rows}")
 
     def rows(self, request: ScoreRequest) -> int:
         """How many candidates it has."""
@@ -116,23 +119,37 @@ class TensorRequests:
         return packed
 
 
-def _fixed(spec: TensorSpec) -> tuple[int | str, ...]:
-    """The shape without the axis of rows, which a request's query arrays lack."""
-    return spec.shape[1:] if spec.shape and spec.shape[0] == "rows" else spec.shape
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The dtype of an input and its shape without the axis of rows."""
 
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | str, ...]
 
-def _check_tensor(
-    what: str, array: NDArray[np.generic], spec: TensorSpec, shape: tuple[int | str, ...]
-) -> None:
-    if array.dtype.name != spec.dtype:
-        raise BadRequest(f"{what} must be {spec.dtype}, got {array.dtype.name}")
-    fits = len(array.shape) == len(shape) and all(
-        isinstance(want, str) or got == want for got, want in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
-        raise BadRequest(f"{what} must have shape {shape}, got {array.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise BadRequest(f"{what} holds numbers that are not finite")
+    @classmethod
+    def of(cls, spec: TensorSpec) -> _Form:
+        return cls(
+            np.dtype(spec.dtype), spec.shape[1:] if spec.shape[:1] == ("rows",) else spec.shape
+        )
+
+    def check(
+        self, part: str, name: str, array: NDArray[np.generic], rows: tuple[int, ...]
+    ) -> None:
+        """Raise BadRequest unless the array has this form, behind the axes ``rows``."""
+        if array.dtype != self.dtype:
+            raise BadRequest(f"{part}[{name!r}] must be {self.dtype}, got {array.dtype}")
+        wanted = (*rows, *self.shape)
+        fits = array.shape == wanted or (
+            len(array.shape) == len(wanted)
+            and all(
+                isinstance(want, str) or got == want
+                for got, want in zip(array.shape, wanted, strict=True)
+            )
+        )
+        if not fits:
+            raise BadRequest(f"{part}[{name!r}] must have shape {wanted}, got {array.shape}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BadRequest(f"{part}[{name!r}] holds numbers that are not finite")
 
 
 def _check_k(k: int | None) -> None:

@@ -147,15 +147,17 @@ def test_a_row_costs_as_many_as_it_has_candidates(sequence: EdgeScorer) -> None:
 
 
 def test_scores_that_are_not_finite_are_no_answer(tmp_path: Any) -> None:
-    rows = np.full((ITEMS + 1, tiny_bundles.DIM), 3e38, np.float32)
+    # Six such rows still add up to a float32; the product of the last one and a state of ±1 not.
+    rows = np.full((ITEMS + 1, tiny_bundles.DIM), 5.5e37, np.float32)
     rows[0] = 0.0
+    rows[ITEMS] *= np.sign(tiny_bundles.encoder_weights()[0].sum(axis=0))
     bundle = tiny_bundles.write_sequence(
         tmp_path,
         files={"big.npy": tiny_bundles.npy(rows), "items.npy": tiny_bundles.npy(rows)},
         tables={"items": {"values": "big.npy"}},
     )
-    with pytest.raises(ModelFailed, match="not finite"):
-        load_scorer(bundle, threads=1).score([ask([1], [1, 2])])
+    with pytest.raises(ModelFailed, match="a score is not finite"):
+        load_scorer(bundle, threads=1).score([ask([1], [1, ITEMS])])
 
 
 def test_the_prior_is_the_bundles(sequence: EdgeScorer) -> None:

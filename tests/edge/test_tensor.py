@@ -31,7 +31,10 @@ def test_every_row_meets_the_query(tensor: EdgeScorer) -> None:
     assert request.candidates is not None
     tensor.validate(request)
     (reply,) = tensor.score([request])
-    expected = request.candidates["item"] @ request.query["user"]
+    items, user = (
+        np.asarray(each, np.float64) for each in (request.candidates["item"], request.query["user"])
+    )
+    expected = items @ user
     np.testing.assert_allclose(reply.scores, expected, atol=1e-6)
     assert reply.uncertainty == pytest.approx(float((1 / (1 + np.exp(-expected))).mean()))
     assert reply.threshold == 0.6

@@ -53,15 +53,18 @@ def encoder(hidden: str = "hidden") -> bytes:
         helper.make_node("Sigmoid", ["logit"], ["doubt"]),
         helper.make_node("Squeeze", ["doubt", "middle"], ["uncertainty"]),
     ]
-    weights = {
+    weights: dict[str, NDArray[Any]] = {
         "last": np.array([2], np.int64),
         "middle": np.array([1], np.int64),
         "tiny": np.array([[1e-6]], np.float32),
         "matrix": matrix,
         "head": head,
     }
-    inputs = {"embedded": ["requests", HISTORY, DIM], "mask": ["requests", HISTORY]}
-    outputs = {hidden: ["requests", DIM], "uncertainty": ["requests"]}
+    inputs: dict[str, list[Any]] = {
+        "embedded": ["requests", HISTORY, DIM],
+        "mask": ["requests", HISTORY],
+    }
+    outputs: dict[str, list[Any]] = {hidden: ["requests", DIM], "uncertainty": ["requests"]}
     return graph(nodes, inputs, outputs, weights)
 
 
