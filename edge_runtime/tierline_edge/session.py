@@ -66,7 +66,8 @@ def _options(threads: int, provider: str) -> onnxruntime.SessionOptions:
     options.log_severity_level = 3
     # Spinning wins microseconds on an idle machine and costs a core on a shared one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # Not session.set_denormal_as_zero: it also changes the arithmetic of the thread that calls,
+    # which is the application's own when the scorer is embedded.
     if provider == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options

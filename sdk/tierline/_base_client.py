@@ -137,7 +137,7 @@ class BaseClient(ABC):
 
 
 def _arrays(named: Mapping[str, ArrayLike], what: str) -> dict[str, NDArray[np.generic]]:
-    if not isinstance(named, Mapping):
+    if type(named) is not dict and not isinstance(named, Mapping):
         raise BadRequest(f"{what} must map names to arrays, got {type(named).__name__}")
     return {
         name: value if type(value) is np.ndarray else _array(value, f"{what}[{name!r}]")
@@ -160,7 +160,7 @@ def _array(value: ArrayLike, what: str) -> NDArray[np.generic]:
 
 
 def _candidates(candidates: Candidates) -> dict[str, NDArray[np.generic]]:
-    if isinstance(candidates, Mapping):
+    if type(candidates) is dict or isinstance(candidates, Mapping):
         named = _arrays(candidates, "candidates")
     else:
         ids = _array(candidates, "candidates")

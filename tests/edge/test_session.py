@@ -53,6 +53,13 @@ def test_a_provider_that_turns_out_to_be_another_is_refused(
     assert made == {"providers": ["CUDAExecutionProvider"], "enable_fallback": 0}
 
 
+def test_the_callers_arithmetic_is_left_as_it_was() -> None:
+    smallest = np.float32(1e-45)  # zero to a thread that flushes subnormal numbers
+    feed = {"user": np.zeros((2, 4), np.float32), "item": np.zeros((2, 4), np.float32)}
+    Session(tiny_bundles.ranker(), threads=1).run(["scores"], feed)
+    assert smallest * np.float32(1.0) > 0.0
+
+
 def test_an_unknown_provider_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match="must be cpu or cuda, got 'tpu'"):
         Session(tiny_bundles.ranker(), provider="tpu")

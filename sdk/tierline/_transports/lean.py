@@ -167,12 +167,19 @@ class _Stale(Exception):
 
 
 class _Connection:
-    """One socket, used by one thread at a time."""
+    """One socket, used by one thread at a time.
 
-    __slots__ = ("_poll", "_sock", "is_open", "retire_at")
+    A plain socket never blocks and is polled when there is nothing to read: a socket with a timeout
+    costs three more system calls a request. TLS needs the timeout, for it may read to write.
+    """
+
+    __slots__ = ("_is_tls", "_poll", "_sock", "is_open", "retire_at")
 
     def __init__(self, sock: socket.socket, retire_at: float) -> None:
         self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        if not self._is_tls:
+            sock.setblocking(False)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self.retire_at = retire_at
@@ -192,8 +199,7 @@ class _Connection:
         try:
             self._send(parts, deadline)
             while True:
-                sock.settimeout(_remaining(deadline))
-                data = sock.recv(_READ_SIZE)
+                data = self._receive(sock, deadline)
                 if not data:
                     raise parser.eof()
                 response = parser.feed(data)
@@ -212,6 +218,16 @@ class _Connection:
         self.is_open = False
         _close(self._sock)
 
+    def _receive(self, sock: socket.socket, deadline: float) -> bytes:
+        if self._is_tls:
+            sock.settimeout(_remaining(deadline))
+            return sock.recv(_READ_SIZE)
+        while True:
+            if not self._poll.poll(_remaining(deadline) * 1000.0):
+                raise TimeoutError
+            with contextlib.suppress(BlockingIOError):  # woken for nothing
+                return sock.recv(_READ_SIZE)
+
     def _send(self, parts: list[Buffer], deadline: float) -> None:
         try:
             self._send_all(parts, deadline)
@@ -220,20 +236,30 @@ class _Connection:
 
     def _send_all(self, parts: list[Buffer], deadline: float) -> None:
         sock = self._sock
-        if isinstance(sock, ssl.SSLSocket):  # cannot gather
+        if self._is_tls:  # cannot gather
             rest = memoryview(b"".join(parts))
             while rest:
                 sock.settimeout(_remaining(deadline))
                 rest = rest[sock.send(rest) :]
             return
-        sock.settimeout(_remaining(deadline))
-        sent = sock.sendmsg(parts[:_MAX_PARTS])
+        sent = _send_some(sock, parts)
         if sent == body_length(parts):
             return
         queue = [memoryview(part).cast("B") for part in parts if len(part)]
+        writable = select.poll()
+        writable.register(sock, select.POLLOUT)
         while skip(queue, sent):
-            sock.settimeout(_remaining(deadline))
-            sent = sock.sendmsg(queue[:_MAX_PARTS])
+            if not writable.poll(_remaining(deadline) * 1000.0):
+                raise TimeoutError
+            sent = _send_some(sock, queue)
+
+
+def _send_some(sock: socket.socket, parts: Sequence[Buffer]) -> int:
+    """How many bytes the kernel took at once; 0 when it has no room."""
+    try:
+        return sock.sendmsg(parts[:_MAX_PARTS])
+    except BlockingIOError:
+        return 0
 
 
 def skip(queue: list[memoryview], sent: int) -> bool:
