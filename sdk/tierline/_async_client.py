@@ -57,7 +57,7 @@ class AsyncClient(BaseClient):
             traceparent,
             sovereignty,
         )
-        return await shell.run(*parts, self._channels)
+        return await shell.run(*parts, self._channels, self._clock)
 
     async def recommend(
         self,
@@ -77,7 +77,7 @@ class AsyncClient(BaseClient):
         parts = self._call(
             model, query, None, k, deadline, key, mode, version, traceparent, sovereignty
         )
-        return await shell.run(*parts, self._channels)
+        return await shell.run(*parts, self._channels, self._clock)
 
     async def prepare(self, model: str, *, timeout: float = 5.0) -> ModelDescription:
         """Ask endpoints in turn for the model's description and popularity prior, so that the

@@ -7,7 +7,7 @@ import os
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -42,6 +42,9 @@ KEYED_BYTES = 4096  # queries up to this size are their own key; hashing larger 
 
 class BaseClient(ABC):
     """Configuration, fleet and request building; the two clients add the waiting."""
+
+    # The one clock of a client, in monotonic seconds; the simulator puts its own here.
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class BaseClient(ABC):
         call = ScoreCall(
             request,
             self._fleet,
-            deadline=time.monotonic() + span,
+            deadline=self._clock() + span,
             mode=mode if type(mode) is Mode else Mode(mode),
             key=key if key is not None else _query_key(request),
             call_id=call_id,
