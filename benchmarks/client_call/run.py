@@ -63,7 +63,7 @@ def main() -> int:
     with echo_server(cores[0], 0.002) as port:
         figures.update(asyncio.run(cancellations(port, options.cancellations)))
     say(
-        f"cancelled {figures['cancelled']} of {options.cancellations} calls; "
+        f"cancelled {figures['cancelled']} calls, {figures['answered_meanwhile']} came through; "
         f"left behind: {figures['leaked_after_cancellations']}"
     )
     if options.json == "-":
@@ -210,26 +210,29 @@ async def plain_streams(port: int, calls: int) -> None:
     await asyncio.gather(*(work() for _ in range(CALLERS)))
 
 
-async def cancellations(port: int, calls: int) -> dict[str, object]:
-    """Calls cancelled at random instants; then everything must be back where it was."""
+async def cancellations(port: int, wanted: int) -> dict[str, object]:
+    """As many calls cancelled at random instants as wanted; then everything must be back where it
+    was: attempts under way, tasks, and connections no more than the pool may hold."""
     query, candidates = inputs()
     dice = random.Random(SEED)
     url = f"http://127.0.0.1:{port}"
-    cancelled = 0
+    descriptors_before = descriptors()
+    cancelled = answered = 0
     async with tierline.AsyncClient(edge=[url], deadline=10.0) as client:
         before = len(asyncio.all_tasks())
 
         async def one() -> None:
-            nonlocal cancelled
+            nonlocal cancelled, answered
             call = asyncio.ensure_future(client.score("ranker", query=query, candidates=candidates))
             asyncio.get_running_loop().call_later(dice.random() * 0.02, call.cancel)
             try:
                 await call
+                answered += 1
             except asyncio.CancelledError:
                 cancelled += 1
 
         async def work() -> None:
-            for _ in range(calls // 64):
+            while cancelled < wanted:
                 await one()
 
         await asyncio.gather(*(work() for _ in range(64)))
@@ -237,12 +240,15 @@ async def cancellations(port: int, calls: int) -> dict[str, object]:
         check(answer)
         [endpoint] = client._fleet.endpoints()
         leaked = endpoint.inflight + len(asyncio.all_tasks()) - before
-    descriptors = len(os.listdir("/proc/self/fd"))
     return {
         "cancelled": cancelled,
-        "leaked_after_cancellations": leaked,
-        "descriptors_after": descriptors,
+        "answered_meanwhile": answered,
+        "leaked_after_cancellations": leaked + descriptors() - descriptors_before,
     }
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def say(text: str) -> None:

@@ -12,6 +12,7 @@ from enum import Enum
 WARM_AFTER = 20  # batches before the fit is believed enough to refuse anybody
 DECAY = 0.95  # weight of a batch against the next one: the last 20 batches decide
 MARGIN = 0.001  # seconds kept for the way back to the caller
+HICCUP = 4.0  # a batch this many times slower than expected is doubted until the next one
 STALE_AFTER = 1.0  # seconds without a finished batch after which an idle engine is tried again
 DEFAULT_RETRY_AFTER = 0.05  # said before the fit is warm
 
@@ -94,13 +95,23 @@ class Admission:
         self._max_batch_rows = max_batch_rows
         self._fit = CostFit()
         self._observed_at = float("-inf")
+        self._slower = HICCUP  # how many times slower than expected the last batch was, or HICCUP
 
     @property
     def is_warm(self) -> bool:
         return self._fit.batches >= WARM_AFTER
 
     def observe(self, rows: int, seconds: float, now: float) -> None:
-        """Learn that a batch of ``rows`` took ``seconds`` and ended at ``now``."""
+        """Learn that a batch of ``rows`` took ``seconds`` and ended at ``now``.
+
+        One stalled batch (a page fault, a neighbour's burst) would have the next callers refused
+        for nothing: it counts as HICCUP times the expected, and in full when another follows.
+        """
+        expected = self._fit.seconds(rows)
+        if self.is_warm and expected > 0.0:
+            slower = seconds / expected
+            seconds = expected * min(slower, self._slower)
+            self._slower = max(slower, HICCUP)
         self._fit.add(rows, seconds)
         self._observed_at = now
 

@@ -73,6 +73,19 @@ def test_one_slow_spell_does_not_refuse_everybody_for_ever() -> None:
     assert (refused.verdict, tried.verdict) == (Verdict.OVERLOADED, Verdict.ADMIT)
 
 
+def test_a_single_stalled_batch_refuses_nobody() -> None:
+    admission = warmed()
+    admission.observe(10, 0.5, now=0.0)  # 170 times what it takes
+    assert admission.decide(10, 0.02, Backlog(), now=0.0).verdict is Verdict.ADMIT
+
+
+def test_a_model_that_became_slower_is_believed_from_its_second_slow_batch() -> None:
+    admission = warmed()
+    for _ in range(2):
+        admission.observe(10, 0.5, now=0.0)
+    assert admission.decide(10, 0.02, Backlog(), now=0.0).verdict is Verdict.OVERLOADED
+
+
 def test_the_fit_follows_a_model_that_became_faster() -> None:
     admission = Admission(1000)
     for index in range(200):
