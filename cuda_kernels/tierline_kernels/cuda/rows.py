@@ -51,12 +51,46 @@ def make_bag(kind: Kind, d: int, *, mean: bool, weighted: bool, biased: bool, pi
     )
 
 
+def _make_add(kind):
+    """Adds a 16-byte piece, times a scale, to the totals of its columns."""
+    quarter = PIECE[kind] // 4
+
+    @cuda.jit(device=True, inline="always")
+    def add_bytes(total, words, scale):
+        for w in range(4):
+            for j in range(quarter):
+                total[w * quarter + j] += scale * byte_to_float(words[w], j)
+
+    @cuda.jit(device=True, inline="always")
+    def add_halves(total, words, scale):
+        for w in range(4):
+            for j in range(quarter):
+                total[w * quarter + j] += scale * half_to_float(words[w], j)
+
+    @cuda.jit(device=True, inline="always")
+    def add_words(total, words, scale):
+        for w in range(4):
+            total[w] += scale * word_to_float(words[w])
+
+    return {"int8": add_bytes, "float16": add_halves, "float32": add_words}[kind]
+
+
+@cuda.jit(device=True, inline="always")
+def _share(count, mean):
+    """What a bag's sum is multiplied by."""
+    share = np.float32(1.0)
+    if mean and count > 1:
+        share = np.float32(1.0) / np.float32(count)
+    return share
+
+
 def _bag_pieces(kind, d, mean, weighted, biased):
     size = PIECE[kind]
     per_row = d // size
-    quantised, halves = kind == "int8", kind == "float16"
+    quantised = kind == "int8"
     row_bytes = d * 16 // size
     quarter = size // 4
+    add = _make_add(kind)
 
     def bag(table, scales, biases, ids, offsets, weights, out, rows, bags, padding):
         thread = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
@@ -83,19 +117,8 @@ def _bag_pieces(kind, d, mean, weighted, biased):
                 bias += scale * biases[row]
             if quantised:
                 scale = scale * scales[row]
-            words = load16(table, row * row_bytes + piece * 16)
-            for w in range(4):
-                for j in range(quarter):
-                    if quantised:
-                        value = byte_to_float(words[w], j)
-                    elif halves:
-                        value = half_to_float(words[w], j)
-                    else:
-                        value = word_to_float(words[w])
-                    total[w * quarter + j] += scale * value
-        share = np.float32(1.0)
-        if mean and count > 1:
-            share = np.float32(1.0) / np.float32(count)
+            add(total, load16(table, row * row_bytes + piece * 16), scale)
+        share = _share(count, mean)
         for w in range(quarter):
             place = (b * d + piece * size + w * 4) * 4
             store16(
@@ -134,9 +157,6 @@ def _bag_columns(kind, d, mean, weighted, biased):
             if weighted:
                 value = value * weights[p]
             total += value
-        share = np.float32(1.0)
-        if mean and count > 1:
-            share = np.float32(1.0) / np.float32(count)
-        out[b * d + column] = total * share
+        out[b * d + column] = total * _share(count, mean)
 
     return bag

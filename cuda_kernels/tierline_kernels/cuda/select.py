@@ -162,23 +162,119 @@ def lanes_per_row(kind: Kind, d: int) -> int:
     return pieces if fits else 0
 
 
-def make_dot(
-    kind: Kind,
-    d: int,
-    *,
-    keep: Keep,
-    biased: bool,
-    filtered: bool,
-    excluding: bool,
-    boosted: bool,
-    pieces: bool,
-) -> Any:
-    """Score items against query blockIdx.y as they are read; keep the warps' lists of keys."""
-    lanes = lanes_per_row(kind, d) if pieces else 1
-    rows_at_once = 32 // lanes
-    quantised, halves, lists = kind == "int8", kind == "float16", keep == "list"
+@cuda.jit(device=True, inline="always")
+def _unset(bits, i):
+    """Whether item i is filtered out."""
+    return ((bits[i >> 5] >> np.uint32(i & 31)) & np.uint32(1)) == 0
+
+
+@cuda.jit(device=True, inline="always")
+def _listed(excluded, low, end, i):
+    """Whether item i is in the sorted list excluded[low:end]."""
+    high = end
+    while low < high:
+        middle = (low + high) >> 1
+        if excluded[middle] < i:
+            low = middle + 1
+        else:
+            high = middle
+    found = False
+    if low < end:
+        found = excluded[low] == i
+    return found
+
+
+def _make_sum_of_pieces(kind, d):
+    """A lane's share of an item's product: its 16-byte piece of the row."""
+    halves = kind == "float16"
     row_bytes = d * 16 // PIECE[kind]
     per_word = PIECE[kind] // 4
+
+    @cuda.jit(device=True, inline="always")
+    def of_bytes(items, queries, i, query, part):
+        a = load16(items, i * row_bytes + part * 16)
+        q = load16(queries, query * d + part * 16)
+        dot = np.int32(0)
+        for w in range(4):
+            dot = dp4a(a[w], q[w], dot)
+        return dot
+
+    @cuda.jit(device=True, inline="always")
+    def of_floats(items, queries, i, query, part):
+        a = load16(items, i * row_bytes + part * 16)
+        at = query * d + part * (4 * per_word)
+        total = np.float32(0.0)
+        for w in range(4):
+            for j in range(per_word):
+                value = half_to_float(a[w], j) if halves else word_to_float(a[w])
+                total += value * queries[at + w * per_word + j]
+        return total
+
+    return of_bytes if kind == "int8" else of_floats
+
+
+def _make_sum_of_columns(kind, d):
+    """An item's whole product by one lane, for rows that do not fit 16-byte loads."""
+    halves = kind == "float16"
+
+    @cuda.jit(device=True, inline="always")
+    def of_bytes(items, queries, i, query, part):
+        dot = np.int32(0)
+        for c in range(d):
+            dot += np.int32(items[i * d + c]) * np.int32(queries[query * d + c])
+        return dot
+
+    @cuda.jit(device=True, inline="always")
+    def of_floats(items, queries, i, query, part):
+        total = np.float32(0.0)
+        for c in range(d):
+            entry = items[i * d + c]
+            value = short_to_float(entry) if halves else np.float32(entry)
+            total += value * queries[query * d + c]
+        return total
+
+    return of_bytes if kind == "int8" else of_floats
+
+
+def _make_rate(kind, *, biased, filtered, excluding, boosted):
+    """The key of item i with a finished product: scaled, boosted, and only where allowed."""
+    quantised = kind == "int8"
+
+    @cuda.jit(device=True, inline="always")
+    def rate(
+        total, i, query, scales, biases, query_scales, query_sums, bits, excluded, offsets, boost
+    ):
+        score = np.float32(total)
+        if quantised:
+            score = product(score, scales[i])
+            if biased:
+                score = score + product(query_sums[query], biases[i])
+            score = product(score, query_scales[query])
+        if boosted:
+            score = score + boost[i]
+        allowed = score == score
+        if filtered and allowed:
+            allowed = not _unset(bits, i)
+        if excluding and allowed:
+            allowed = not _listed(excluded, offsets[query], offsets[query + 1], i)
+        return pack(score, i) if allowed else np.int64(NOBODY)
+
+    return rate
+
+
+def make_dot(
+    kind: Kind, d: int, *, keep: Keep, biased: bool, filtered: bool, excluding: bool,
+    boosted: bool, pieces: bool,
+) -> Any:  # fmt: skip
+    """Score items against query blockIdx.y as they are read; keep the warps' lists of keys."""
+    lanes = lanes_per_row(kind, d) if pieces else 1
+    at_once = 32 // lanes
+    lists = keep == "list"
+    nothing = np.int32(0) if kind == "int8" else np.float32(0.0)
+    sum_up = (_make_sum_of_pieces if pieces else _make_sum_of_columns)(kind, d)
+    rate = _make_rate(
+        kind, biased=biased, filtered=filtered, excluding=excluding, boosted=boosted
+    )  # fmt: skip
 
     def retrieve(
         items, scales, biases, queries, query_scales, query_sums, bits, excluded, offsets, boost,
@@ -190,71 +286,27 @@ def make_dot(
         warps = np.int64(cuda.gridDim.x) * (cuda.blockDim.x >> 5)
         query = np.int64(cuda.blockIdx.y)
         kept = np.int64(NOBODY)
-        start = warp * rows_at_once
+        start = warp * at_once
         while start < n:
             i = start + lane // lanes
-            dot = np.int32(0)
-            total = np.float32(0.0)
+            total = nothing
             if i < n:
-                if pieces and quantised:
-                    a = load16(items, i * row_bytes + part * 16)
-                    q = load16(queries, query * d + part * 16)
-                    for w in range(4):
-                        dot = dp4a(a[w], q[w], dot)
-                elif pieces:
-                    a = load16(items, i * row_bytes + part * 16)
-                    at = query * d + part * (4 * per_word)
-                    for w in range(4):
-                        for j in range(per_word):
-                            value = half_to_float(a[w], j) if halves else word_to_float(a[w])
-                            total += value * queries[at + w * per_word + j]
-                elif quantised:
-                    for c in range(d):
-                        dot += np.int32(items[i * d + c]) * np.int32(queries[query * d + c])
-                else:
-                    for c in range(d):
-                        entry = items[i * d + c]
-                        value = short_to_float(entry) if halves else np.float32(entry)
-                        total += value * queries[query * d + c]
+                total = sum_up(items, queries, i, query, part)
             step = lanes >> 1
             while step > 0:
-                if quantised:
-                    dot += cuda.shfl_xor_sync(ALL, dot, step)
-                else:
-                    total += cuda.shfl_xor_sync(ALL, total, step)
+                total += cuda.shfl_xor_sync(ALL, total, step)
                 step >>= 1
             key = np.int64(NOBODY)
             if i < n and part == 0:
-                score = total
-                if quantised:
-                    score = product(np.float32(dot), scales[i])
-                    if biased:
-                        score = score + product(query_sums[query], biases[i])
-                    score = product(score, query_scales[query])
-                if boosted:
-                    score = score + boost[i]
-                allowed = score == score
-                if filtered and allowed:
-                    allowed = ((bits[i >> 5] >> np.uint32(i & 31)) & np.uint32(1)) != 0
-                if excluding and allowed:
-                    low = offsets[query]
-                    end = offsets[query + 1]
-                    high = end
-                    while low < high:
-                        middle = (low + high) >> 1
-                        if excluded[middle] < i:
-                            low = middle + 1
-                        else:
-                            high = middle
-                    if low < end:
-                        allowed = excluded[low] != i
-                if allowed:
-                    key = pack(score, i)
+                key = rate(
+                    total, i, query, scales, biases, query_scales, query_sums, bits, excluded,
+                    offsets, boost,
+                )  # fmt: skip
                 if not lists:
                     keys[query * per_query + i] = key
             if lists:
                 kept = insert(kept, key, lane)
-            start += warps * rows_at_once
+            start += warps * at_once
         if lists:
             keys[query * per_query + warp * 32 + lane] = kept
 
