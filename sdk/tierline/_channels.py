@@ -102,14 +102,8 @@ class AsyncChannel(Protocol):
 class _Http:
     """What both HTTP channels share: requests out, answers in, no waiting."""
 
-    def __init__(self, api_key: str | None) -> None:
-        self._fixed: tuple[tuple[str, str], ...] = ((CONTENT_TYPE_HEADER, CONTENT_TYPE),)
-        if api_key is not None:
-            self._fixed += ((AUTHORIZATION_HEADER, f"Bearer {api_key}"),)
-
     def _score(self, outgoing: Outgoing, number: int, timeout: float) -> WireRequest:
         headers = [
-            *self._fixed,
             (DEADLINE_HEADER, f"{timeout * 1000.0:.3f}"),
             (ATTEMPT_HEADER, str(number)),
             (REQUEST_ID_HEADER, outgoing.call_id),
@@ -119,7 +113,7 @@ class _Http:
         return WireRequest("POST", "/v1/score", headers, outgoing.frame)
 
     def _get(self, path: str) -> WireRequest:
-        return WireRequest("GET", path, self._fixed)
+        return WireRequest("GET", path)
 
 
 def _read_reply(response: WireResponse) -> ScoreReply:
@@ -162,8 +156,7 @@ def _read_prior(response: WireResponse) -> Prior | None:
 class HttpChannel(_Http):
     """An endpoint over HTTP."""
 
-    def __init__(self, transport: Transport, api_key: str | None) -> None:
-        super().__init__(api_key)
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def ask(self, outgoing: Outgoing, number: int, timeout: float) -> ScoreReply:
@@ -185,8 +178,7 @@ class HttpChannel(_Http):
 class AsyncHttpChannel(_Http):
     """The twin for asyncio."""
 
-    def __init__(self, transport: AsyncTransport, api_key: str | None) -> None:
-        super().__init__(api_key)
+    def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
     async def ask(self, outgoing: Outgoing, number: int, timeout: float) -> ScoreReply:
@@ -257,13 +249,22 @@ class AsyncEmbeddedChannel:
 def open_channel(url: str, config: ClientConfig) -> Channel:
     if url.startswith(EMBEDDED):
         return EmbeddedChannel(_open_scorer(url, config))
-    return HttpChannel(open_transport(url, kind=config.transport), config.api_key)
+    return HttpChannel(open_transport(url, kind=config.transport, headers=_standing(config)))
 
 
 def open_async_channel(url: str, config: ClientConfig) -> AsyncChannel:
     if url.startswith(EMBEDDED):
         return AsyncEmbeddedChannel(_open_scorer(url, config))
-    return AsyncHttpChannel(open_async_transport(url, kind=config.transport), config.api_key)
+    headers = _standing(config)
+    return AsyncHttpChannel(open_async_transport(url, kind=config.transport, headers=headers))
+
+
+def _standing(config: ClientConfig) -> list[tuple[str, str]]:
+    """The headers every request of a client carries."""
+    headers = [(CONTENT_TYPE_HEADER, CONTENT_TYPE)]
+    if config.api_key is not None:
+        headers.append((AUTHORIZATION_HEADER, f"Bearer {config.api_key}"))
+    return headers
 
 
 def _open_scorer(url: str, config: ClientConfig) -> Any:  # Any: see EmbeddedChannel

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from tierline._exceptions import LocalProtocolError, RemoteProtocolError
@@ -18,6 +19,7 @@ MAX_HEAD: Final = 64 * 1024
 MAX_BODY: Final = 32 * 1024 * 1024  # twice the largest frame
 _MAX_INTERIM: Final = 16  # 1xx answers skipped before the real one
 _MAX_CHUNK_LINE: Final = 256
+_MAX_KNOWN: Final = 1024  # characters of a head that is remembered
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
@@ -196,7 +198,7 @@ class ResponseParser:
 
 
 class Head:
-    """A response's head. ``length`` is the body's, None when it comes in chunks."""
+    """A response's head, never changed. ``length`` is the body's, None when it comes in chunks."""
 
     __slots__ = ("headers", "keep_alive", "length", "status")
 
@@ -204,13 +206,17 @@ class Head:
         self, status: int, headers: dict[str, str], length: int | None, *, keep_alive: bool
     ) -> None:
         self.status = status
-        self.headers = headers
+        self.headers = MappingProxyType(headers)
         self.length = length
         self.keep_alive = keep_alive
 
 
 def parse_head(text: str) -> Head:
     """Read a head: whole lines, without the empty one. Raises RemoteProtocolError."""
+    return _parse_known(text) if len(text) <= _MAX_KNOWN else _parse_head(text)
+
+
+def _parse_head(text: str) -> Head:
     match = _STATUS.match(text)
     if match is None:
         raise RemoteProtocolError("the answer's status line is not HTTP/1.1")
@@ -232,6 +238,10 @@ def parse_head(text: str) -> Head:
         options = {option.strip() for option in headers["connection"].lower().split(",")}
         keep_alive = "close" not in options and (keep_alive or "keep-alive" in options)
     return Head(status, headers, length, keep_alive=keep_alive)
+
+
+# An endpoint's answers have mostly the same head, save for the length and the second.
+_parse_known = lru_cache(maxsize=256)(_parse_head)
 
 
 def declared_length(status: int, headers: dict[str, str], *, minor: str) -> int | None:

@@ -6,6 +6,8 @@ import contextlib
 import select
 import socket
 import ssl
+import struct
+import sys
 import threading
 from collections.abc import Sequence
 from random import Random
@@ -26,6 +28,7 @@ from tierline._transports.origin import Origin
 
 _READ_SIZE = 64 * 1024
 _MAX_PARTS = 512  # of one sendmsg; Linux takes 1024
+COARSE = 0.010  # seconds a kernel's timeout may come late: a tick of its slowest clock
 
 
 class LeanTransport:
@@ -169,17 +172,19 @@ class _Stale(Exception):
 class _Connection:
     """One socket, used by one thread at a time.
 
-    A plain socket never blocks and is polled when there is nothing to read: a socket with a timeout
-    costs three more system calls a request. TLS needs the timeout, for it may read to write.
+    A Python socket with a timeout costs three more system calls a request. So a plain socket blocks
+    under the kernel's own timeout, which is coarse and seldom set: when it ends a read early, what
+    is left of the time is waited for exactly. TLS keeps the timeout, for it may read to write.
     """
 
-    __slots__ = ("_is_tls", "_poll", "_sock", "is_open", "retire_at")
+    __slots__ = ("_is_tls", "_poll", "_sock", "_waits", "is_open", "retire_at")
 
     def __init__(self, sock: socket.socket, retire_at: float) -> None:
         self._sock = sock
         self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._waits = 0.0  # seconds the kernel lets a read of a plain socket wait
         if not self._is_tls:
-            sock.setblocking(False)
+            sock.setblocking(True)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self.retire_at = retire_at
@@ -222,11 +227,25 @@ class _Connection:
         if self._is_tls:
             sock.settimeout(_remaining(deadline))
             return sock.recv(_READ_SIZE)
+        if self._let_wait(_remaining(deadline) - COARSE):
+            with contextlib.suppress(BlockingIOError):
+                return sock.recv(_READ_SIZE)
         while True:
             if not self._poll.poll(_remaining(deadline) * 1000.0):
                 raise TimeoutError
             with contextlib.suppress(BlockingIOError):  # woken for nothing
-                return sock.recv(_READ_SIZE)
+                return sock.recv(_READ_SIZE, socket.MSG_DONTWAIT)
+
+    def _let_wait(self, wait: float) -> bool:
+        """Whether the kernel ends a read after ``wait`` seconds at the latest, and not at once."""
+        if wait < COARSE or sys.platform != "linux":  # elsewhere a timeval is laid out otherwise
+            return False
+        if not 0.5 * wait <= self._waits <= wait:
+            self._waits = 0.75 * wait
+            whole = int(self._waits)
+            timeval = struct.pack("@ll", whole, int((self._waits - whole) * 1e6))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        return True
 
     def _send(self, parts: list[Buffer], deadline: float) -> None:
         try:
@@ -257,7 +276,7 @@ class _Connection:
 def _send_some(sock: socket.socket, parts: Sequence[Buffer]) -> int:
     """How many bytes the kernel took at once; 0 when it has no room."""
     try:
-        return sock.sendmsg(parts[:_MAX_PARTS])
+        return sock.sendmsg(parts[:_MAX_PARTS], (), socket.MSG_DONTWAIT)
     except BlockingIOError:
         return 0
 
