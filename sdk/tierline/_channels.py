@@ -116,6 +116,15 @@ class _Http:
         return WireRequest("GET", path)
 
 
+def _read_answer(response: WireResponse, outgoing: Outgoing) -> ScoreReply:
+    """The reply to this call's request. A node names the request it answers: what a broken proxy
+    or connection brought from another call is not taken for ours."""
+    answered = response.headers.get(REQUEST_ID_HEADER, outgoing.call_id)
+    if answered != outgoing.call_id:
+        raise RemoteProtocolError("the answer is another request's")
+    return _read_reply(response)
+
+
 def _read_reply(response: WireResponse) -> ScoreReply:
     if response.status == 200:
         try:
@@ -161,7 +170,7 @@ class HttpChannel(_Http):
 
     def ask(self, outgoing: Outgoing, number: int, timeout: float) -> ScoreReply:
         request = self._score(outgoing, number, timeout)
-        return _read_reply(self._transport.send(request, timeout=timeout))
+        return _read_answer(self._transport.send(request, timeout=timeout), outgoing)
 
     def describe(self, model: str, timeout: float) -> ModelDescription:
         request = self._get(f"/v1/models/{model}")
@@ -183,7 +192,7 @@ class AsyncHttpChannel(_Http):
 
     async def ask(self, outgoing: Outgoing, number: int, timeout: float) -> ScoreReply:
         request = self._score(outgoing, number, timeout)
-        return _read_reply(await self._transport.send(request, timeout=timeout))
+        return _read_answer(await self._transport.send(request, timeout=timeout), outgoing)
 
     async def describe(self, model: str, timeout: float) -> ModelDescription:
         request = self._get(f"/v1/models/{model}")
