@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 ESCALATE_ALL: Final = -1.0  # below every uncertainty: no call is kept
 KEEP_ALL: Final = 1.0  # no uncertainty exceeds it: every call is kept
 MAX_POINTS: Final = 1024
+MAX_TEXT: Final = 100
 
 T = TypeVar("T", bound="int | float | str")
 
@@ -217,10 +218,12 @@ def _object(value: object, where: str, wanted: set[str]) -> dict[str, object]:
 
 def _value(said: Mapping[str, object], key: str, kind: type[T]) -> T:
     value = said[key]
-    if kind is float and type(value) is int:
-        value = float(value)
+    if kind is float and type(value) is int and abs(value) <= MAX_POINTS:
+        value = float(value)  # JSON writes 1.0 as 1 in other languages; huge ones overflow
     if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"certificate.{key}: expected {kind.__name__}, got {value!r}")
+    if isinstance(value, str) and not (value.isprintable() and len(value) <= MAX_TEXT):
+        raise ValueError(f"certificate.{key}: expected at most {MAX_TEXT} printable characters")
     return value
 
 

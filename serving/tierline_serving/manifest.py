@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
 
 from tierline import BundleRefused
+from tierline.certificate import Certificate
 from tierline_serving._fields import (
     Fields,
     array_of,
@@ -26,6 +27,7 @@ from tierline_serving._fields import (
     show,
     text,
 )
+from tierline_serving.certified import read_certificate
 
 FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
@@ -129,6 +131,7 @@ class Manifest:
     sequence: SequenceSpec | None = None
     tables: Mapping[str, TableFiles] = field(default_factory=dict)
     uncertainty: UncertaintySpec | None = None
+    certificate: Certificate | None = None
     prior: str | None = None
     golden: GoldenSpec | None = None
     metrics: Mapping[str, object] = field(default_factory=dict)
@@ -190,6 +193,7 @@ def _read_manifest(value: object) -> Manifest:
         sequence=fields.maybe("sequence", _read_sequence),
         tables=fields.maybe("tables", map_of(name, _read_table)) or {},
         uncertainty=fields.maybe("uncertainty", _read_uncertainty),
+        certificate=fields.maybe("certificate", read_certificate),
         prior=fields.maybe("prior", file_path),
         golden=fields.maybe("golden", _read_golden),
         metrics=fields.maybe("metrics", free_object) or {},
@@ -343,6 +347,8 @@ def _check_references(manifest: Manifest) -> None:
     for where, path in manifest.referenced_files():
         if path not in manifest.files:
             _wrong(where, f"points to {show(path)}, which files does not list")
+    if manifest.certificate is not None and manifest.uncertainty is None:
+        _wrong("certificate", "is about an uncertainty threshold, and there is no uncertainty")
     for which, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
         names = [spec.name for spec in specs]
         if len(set(names)) != len(names):
@@ -376,6 +382,8 @@ def _plain(value: object) -> object:
             return _without_none(asdict(value))
         case UncertaintySpec() | GoldenSpec():
             return _without_none(asdict(value))
+        case Certificate():
+            return value.to_json()
         case tuple() | list():
             return [_plain(element) for element in value]
         case Mapping():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tierline.certificate import ESCALATE_ALL, KEEP_ALL, Certificate, CurvePoint, Subject
 from tierline.wire import CANDIDATE_IDS, ScoreReply, ScoreRequest
 from tierline_serving.bundle import Bundle, write_bundle
 from tierline_serving.golden import pack_replies, pack_requests
@@ -15,6 +16,23 @@ from tierline_serving.signing import Signer
 
 ITEMS, DIM, MAX_HISTORY = 6, 4, 5
 MODEL = "model.onnx"  # arbitrary bytes: nothing at this level runs the model
+
+CERTIFICATE = Certificate(
+    loss="L_agree@10",
+    method="hoeffding-bentkus",
+    slot="test",
+    created="2026-11-21T04:00:00Z",
+    alpha=0.05,
+    delta=0.05,
+    n=4000,
+    threshold=0.31,
+    curve=(
+        CurvePoint(threshold=ESCALATE_ALL, bound=0.0, escalation=1.0),
+        CurvePoint(threshold=0.31, bound=0.06, escalation=0.4),
+        CurvePoint(threshold=KEEP_ALL, bound=0.25, escalation=0.0),
+    ),
+    subject=Subject(model="a" * 64, catalogue="b" * 64, quantization="c" * 64, cloud="d" * 64),
+)
 
 
 def npy(array: NDArray[np.generic]) -> bytes:
@@ -64,6 +82,7 @@ def sequence_manifest(version: str = "1") -> dict[str, object]:
             }
         },
         "uncertainty": {"output": "uncertainty", "threshold": 0.31},
+        "certificate": CERTIFICATE.to_json(),
         "prior": "prior.npy",
         "golden": {"requests": "golden.req", "replies": "golden.rep", "tolerance": 1e-4},
         "metrics": {"ndcg@10": {"mean": 0.12, "ci95": [0.11, 0.13]}, "note": "naïve"},
