@@ -1,0 +1,137 @@
+"""What must be true of every outcome: in time, this call's own, every label on it true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from tierline._config import ClientConfig, Mode
+from tierline._exceptions import BadRequest
+from tierline._types import QUALITY_DEGRADED, QUALITY_EDGE, QUALITY_FULL, Answer
+from tierline.testing.load import PlannedCall
+from tierline.testing.network import SimLink
+from tierline.testing.outcome import Outcome
+from tierline.testing.truth import THRESHOLD, is_true, prior_scores
+from tierline.testing.watch import CallWatch
+
+KINDS = frozenset({"first", "failover", "retry", "hedge", "escalation"})
+DEGRADED = (
+    "last_good_answer: ",
+    "popularity_prior: ",
+    "escalation_refused: ",
+    "escalation_failed: ",
+)
+SLACK = 0.002  # seconds a call may end after its deadline, beyond stalls and drift
+
+Complaint = tuple[str, str]  # the rule, and what broke it
+
+
+def complaints(
+    outcome: Outcome,
+    watched: CallWatch,
+    config: ClientConfig,
+    links: Mapping[str, SimLink],
+    earlier: list[PlannedCall],
+    grace: float,
+) -> Iterator[Complaint]:
+    """Every rule this outcome breaks. ``earlier`` are the calls that may have left a last good
+    answer under its key; ``grace`` is the time a stall or a drifting clock may have cost it."""
+    call = outcome.call
+    span = config.deadline if call.deadline is None else call.deadline
+    if outcome.ended - outcome.began > span + SLACK + grace:
+        late = outcome.ended - outcome.began - span
+        yield "ends by the deadline", f"call {call.number} ended {late:.6f} s late"
+    yield from _attempts(outcome, watched)
+    if outcome.answer is not None:
+        yield from _answer(outcome, outcome.answer, config, links, earlier)
+
+
+def _attempts(outcome: Outcome, watched: CallWatch) -> Iterator[Complaint]:
+    number, attempts = outcome.call.number, outcome.attempts
+    numbers = [attempt.number for attempt in attempts]
+    if sorted(numbers) != sorted(set(numbers)) or len(numbers) > watched.sent + 1:
+        yield "attempts are told", f"call {number}: {numbers} told, {watched.sent} sent"
+    for attempt in attempts:
+        if attempt.kind not in KINDS or (attempt.number == 1) is not (attempt.kind == "first"):
+            yield "attempts are told", f"call {number}: attempt {attempt}"
+        if attempt.started > attempt.ended:
+            yield "attempts are told", f"call {number}: ended before it began: {attempt}"
+    final = [a for a in attempts if a.outcome in ("bad_request", "not_permitted")]
+    if final and any(a.started > final[0].ended for a in attempts):
+        yield "a wrong request is not retried", f"call {number}: {attempts}"
+    if final and outcome.answer is None and not isinstance(outcome.error, BadRequest):
+        yield "a wrong request is said so", f"call {number}: {outcome.error!r}"
+
+
+def _answer(
+    outcome: Outcome,
+    answer: Answer,
+    config: ClientConfig,
+    links: Mapping[str, SimLink],
+    earlier: list[PlannedCall],
+) -> Iterator[Complaint]:
+    call = outcome.call
+    where = f"call {call.number}, {answer!r}"
+    wanted = len(call.candidates) if call.candidates is not None else call.k
+    if len(answer.scores) != wanted:
+        yield "whole answers only", where
+    fill = np.zeros(len(answer.scores), bool) if answer.items is None else answer.items == -1
+    if not np.isfinite(answer.scores[~fill]).all():
+        yield "finite scores only", f"{where}: {answer.scores}"
+    if answer.quality not in (QUALITY_FULL, QUALITY_EDGE, QUALITY_DEGRADED) or not answer.reason:
+        yield "labels are true", f"{where}: unknown quality or no reason"
+    if answer.tier == "client":
+        yield from _fallback(call, answer, earlier, where)
+    else:
+        yield from _fresh(call, answer, config, links, where)
+
+
+def _fallback(
+    call: PlannedCall, answer: Answer, earlier: list[PlannedCall], where: str
+) -> Iterator[Complaint]:
+    if answer.quality != QUALITY_DEGRADED:
+        yield "labels are true", f"{where}: a fallback is degraded"
+    if answer.reason.startswith("popularity_prior: "):
+        items = answer.items
+        if items is None or not np.array_equal(answer.scores, prior_scores()[items]):
+            yield "answers are this call's", f"{where}: not the prior's scores"
+        return
+    if not answer.reason.startswith("last_good_answer: "):
+        yield "labels are true", f"{where}: which fallback is it?"
+    bundle, request = answer.bundle, call.request
+    for former in earlier:
+        merged = request._replace(query=former.request.query)
+        if is_true(bundle, merged, answer.scores, answer.items):
+            return
+    yield "answers are this call's", f"{where}: no earlier answer of its key"
+
+
+def _fresh(
+    call: PlannedCall,
+    answer: Answer,
+    config: ClientConfig,
+    links: Mapping[str, SimLink],
+    where: str,
+) -> Iterator[Complaint]:
+    tier = next((tier for tier in config.tiers if tier.name == answer.tier), None)
+    good = [links[a.endpoint] for a in answer.attempts if a.outcome == "ok"]
+    asked = [link for link in good if link.tier.name == answer.tier]
+    if tier is None or not any(answer.bundle in link.node.served for link in asked):
+        yield "labels are true", f"{where}: nobody there served {answer.bundle}"
+        return
+    if not is_true(answer.bundle, call.request, answer.scores, answer.items):
+        yield "answers are this call's", f"{where}: {answer.bundle} answers this differently"
+    if call.version is not None and answer.bundle != call.version:
+        yield "a pinned version answers", f"{where}: {call.version} was asked for"
+    if (answer.quality == QUALITY_FULL) is not (tier.kind == "cloud"):
+        yield "labels are true", f"{where}: full is what the cloud answers, and nothing else"
+    if answer.quality == QUALITY_DEGRADED and not answer.reason.startswith(DEGRADED):
+        yield "labels are true", f"{where}: degraded, but why?"
+    unsure = answer.uncertainty is not None and answer.uncertainty > THRESHOLD
+    threshold = config.escalation.threshold
+    if answer.quality == QUALITY_EDGE and call.mode is Mode.SEQUENTIAL and threshold is None:
+        policies = [p for p in (config.sovereignty, call.sovereignty) if p is not None]
+        clouds = [t for t in config.tiers if t.kind == "cloud"]
+        if unsure and any(all(p.permits(t) for p in policies) for t in clouds):
+            yield "labels are true", f"{where}: unsure, and yet not escalated"

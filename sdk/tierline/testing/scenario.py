@@ -1,0 +1,151 @@
+"""One scenario from one seed: a fleet, its policies, a load and the faults it must survive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from tierline._config import (
+    Balancing,
+    BreakerPolicy,
+    ClientConfig,
+    Endpoint,
+    EscalationPolicy,
+    HedgePolicy,
+    RetryPolicy,
+    Sovereignty,
+    Tier,
+)
+from tierline.testing.faults import draw_schedule
+from tierline.testing.load import Load, draw_load, steady_load
+from tierline.testing.nodes import NodeProfile
+from tierline.testing.simulation import Plan, Run, default_profile, run_plan
+
+CHAOS = 4.0  # seconds of faults; everything is mended when they are over
+SETTLING = 14.0  # seconds after that, with some calls, in which everything must heal
+PAUSE = 1.0  # seconds between the two: what crashed is cold no more
+CALLS, SETTLING_CALLS, FINAL_CALLS = 40, 20, 6
+
+
+def run_seed(seed: int) -> Run:
+    """Run the scenario of this seed."""
+    return run_plan(draw_plan(seed), seed=seed)
+
+
+def draw_plan(seed: int) -> Plan:
+    """The scenario of this seed."""
+    rng = Random(f"{seed}/scenario")
+    config = draw_config(rng)
+    endpoints = [endpoint.url for tier in config.tiers for endpoint in tier.endpoints]
+    return Plan(
+        config=config,
+        load=_draw_load(rng),
+        faults=draw_schedule(rng, endpoints, until=CHAOS),
+        profiles={
+            endpoint.url: draw_profile(rng, tier.kind)
+            for tier in config.tiers
+            for endpoint in tier.endpoints
+        },
+        prepare=rng.random() < 0.3,
+        must_heal_by=CHAOS + PAUSE + SETTLING,
+    )
+
+
+def _draw_load(rng: Random) -> Load:
+    """Calls of every kind while faults last and while they heal; plain ones in the end."""
+    policies: tuple[Sovereignty | None, ...] = (None, None, Sovereignty(regions=("eu",)))
+    if rng.random() < 0.5:
+        policies += (Sovereignty(trust="private"),)
+    chaos = draw_load(rng, calls=CALLS, until=CHAOS, policies=policies)
+    # One call at a time from here on: whoever half-opens has its probe to itself.
+    settling = steady_load(SETTLING_CALLS / SETTLING, SETTLING, start=CHAOS + PAUSE)
+    final = steady_load(20.0, FINAL_CALLS / 20.0, start=CHAOS + PAUSE + SETTLING)
+    plain = tuple(
+        replace(call, number=CALLS + 1 + i, deadline=0.5)
+        for i, call in enumerate((*settling, *final))
+    )
+    return (*chaos, *plain)
+
+
+def draw_config(rng: Random) -> ClientConfig:
+    """A fleet of one to three tiers and policies of every temper."""
+    tiers = [_tier(rng, "edge", "edge", 1 + int(rng.random() * 4))]
+    if rng.random() < 0.75:
+        tiers.append(_tier(rng, "cloud", "cloud", 1 + int(rng.random() * 2)))
+    if rng.random() < 0.4:
+        tiers.append(_tier(rng, "public", "cloud", 1 + int(rng.random() * 2), trust="public"))
+    if len(tiers) > 1 and rng.random() < 0.1:
+        del tiers[0]
+    sovereignty = rng.choice(
+        (Sovereignty(),) * 3 + (Sovereignty(trust="private"), Sovereignty(regions=("eu",)))
+    )
+    if not any(sovereignty.permits(tier) for tier in tiers):
+        sovereignty = Sovereignty()
+    return ClientConfig(
+        tiers=tuple(tiers),
+        deadline=rng.choice((0.06, 0.12, 0.25)),
+        retry=_retry(rng),
+        hedge=rng.choice((None, HedgePolicy(), HedgePolicy(after=0.01, budget=0.3))),
+        breaker=_breaker(rng),
+        escalation=_escalation(rng),
+        sovereignty=sovereignty,
+    )
+
+
+def _tier(rng: Random, name: str, kind: str, size: int, trust: str = "private") -> Tier:
+    return Tier(
+        name=name,
+        kind=kind,
+        endpoints=tuple(
+            Endpoint(url=f"http://{name}-{i}", weight=rng.choice((1.0, 1.0, 3.0)))
+            for i in range(1, size + 1)
+        ),
+        region=rng.choice(("eu", "eu", "us")),
+        trust=trust,
+        balancing=rng.choice(list(Balancing)),
+    )
+
+
+def _retry(rng: Random) -> RetryPolicy:
+    return RetryPolicy(
+        attempts=rng.choice((1, 2, 4, 6)),
+        per_tier=rng.choice((1, 2, 3)),
+        budget=rng.choice((0.0, 0.1, 0.1, 0.5)),
+        floor=rng.choice((0.0, 0.2, 1.0, 5.0)),
+    )
+
+
+def _breaker(rng: Random) -> BreakerPolicy:
+    open_for = rng.choice((0.1, 0.5, 1.0))
+    return BreakerPolicy(
+        window=rng.choice((2.0, 10.0)),
+        minimum_calls=rng.choice((4, 20)),
+        failure_rate=rng.choice((0.3, 0.5)),
+        consecutive=rng.choice((2, 3, 5)),
+        open_for=open_for,
+        open_cap=open_for * rng.choice((1.0, 4.0)),
+        close_after=rng.choice((1, 2, 5)),
+    )
+
+
+def _escalation(rng: Random) -> EscalationPolicy:
+    return EscalationPolicy(
+        threshold=rng.choice((None, None, 0.3)),
+        budget=rng.choice((0.0, 0.2, 0.5, 1.0)),
+        burst=rng.choice((0.0, 2.0, 10.0)),
+    )
+
+
+def draw_profile(rng: Random, kind: str) -> NodeProfile:
+    """A healthy node of this kind, a little unlike the others."""
+    usual = default_profile(kind)
+    return replace(
+        usual,
+        workers=rng.choice((1, 2, 4, 8)),
+        compute=usual.compute * (0.5 + rng.random()),
+        network=usual.network * (0.5 + rng.random()),
+        queue=rng.choice((2, 8, 64)),
+        doubt=usual.doubt * rng.choice((0.0, 1.0, 3.0)),
+        drops_expired=rng.random() < 0.8,
+        bundle=rng.choice((1, 1, 1, 2)),
+    )

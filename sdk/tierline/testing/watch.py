@@ -1,0 +1,140 @@
+"""Watches a run from outside the client: what must hold at every instant, attempt by attempt.
+
+What is watched is what crosses the simulated network and the breakers' public state; the core's
+own accounting is not asked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tierline._config import ClientConfig, Sovereignty
+from tierline.testing.breakers import BreakerWatch
+from tierline.testing.client import SimClock
+from tierline.testing.faults import FaultKind
+from tierline.testing.load import PlannedCall
+from tierline.testing.loop import SimLoop
+from tierline.testing.network import SimLink
+from tierline.testing.nodes import Exchange
+from tierline.testing.outcome import Violation
+from tierline.testing.trace import Detail, Trace
+
+TICK = 1e-6  # seconds; what floating point may lose on the way
+
+
+@dataclass(slots=True)
+class CallWatch:
+    """What one call has done so far."""
+
+    planned: PlannedCall
+    deadline: float  # by the client's clock
+    policy: Sovereignty  # the client's
+    began: float = 0.0
+    over: bool = False
+    sent: int = 0
+    by_tier: Counter[str] = field(default_factory=Counter)
+    running: list[str] = field(default_factory=list)
+    rejected: bool = False  # an endpoint said that the request itself is wrong
+
+    def permits(self, link: SimLink) -> bool:
+        """Whether its bytes may reach this endpoint."""
+        own = self.planned.sovereignty
+        return self.policy.permits(link.tier) and (own is None or own.permits(link.tier))
+
+
+class Watch:
+    """The witness of one run."""
+
+    def __init__(self, config: ClientConfig, loop: SimLoop, clock: SimClock, trace: Trace) -> None:
+        self.violations: list[Violation] = []
+        self.seen: Counter[str] = Counter()
+        self.calls: dict[int, CallWatch] = {}
+        self.attempts = 0
+        self.bytes_by_tier: Counter[str] = Counter()
+        self.forbidden_bytes = 0
+        self.breakers = BreakerWatch(config.breaker, self)
+        self._config = config
+        self._loop = loop
+        self._clock = clock
+        self._trace = trace
+
+    def violated(self, rule: str, message: str) -> None:
+        """Write down that a rule does not hold."""
+        self.violations.append(Violation(self._loop.time(), rule, message))
+
+    def noted(self, what: str, *details: Detail) -> None:
+        """Write down an event."""
+        self._trace.add(self._loop.time(), what, *details)
+
+    def begins(self, planned: PlannedCall) -> CallWatch:
+        """A caller has made its call."""
+        span = self._config.deadline if planned.deadline is None else planned.deadline
+        call = CallWatch(planned, self._clock() + span, self._config.sovereignty)
+        call.began = self._loop.time()
+        self.calls[planned.number] = call
+        self._trace.add(call.began, "call", planned.number)
+        return call
+
+    # -- Witness -----------------------------------------------------------------------------
+
+    def sent(self, link: SimLink, exchange: Exchange, timeout: float) -> None:
+        """The client has started an attempt."""
+        self._trace.add(self._loop.time(), "sent", exchange.call, link.url, timeout)
+        self.breakers.sent(link, exchange)
+        call = self.calls.get(exchange.call)
+        if call is None:
+            return
+        self.attempts += 1
+        call.sent += 1
+        call.by_tier[link.tier.name] += 1
+        self._check_attempt(call, link, exchange, timeout)
+        call.running.append(link.url)
+
+    def arrived(self, link: SimLink, exchange: Exchange) -> None:
+        """The request's bytes have reached the endpoint's machine."""
+        size = sum(len(part) for part in exchange.request.body)
+        self.bytes_by_tier[link.tier.name] += size
+        call = self.calls.get(exchange.call)
+        if call is not None and not call.permits(link):
+            self.forbidden_bytes += size
+            self.violated("sovereign", f"call {exchange.call} has reached {link.url}")
+
+    def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
+        """The attempt is over for the client."""
+        self._trace.add(self._loop.time(), verdict, exchange.call, link.url)
+        self.breakers.settled(link, exchange, verdict)
+        call = self.calls.get(exchange.call)
+        if call is not None:
+            call.running.remove(link.url)
+
+    def struck(self, kind: FaultKind) -> None:
+        """A fault has touched a request or an answer."""
+        self.seen[f"fault {kind}"] += 1
+
+    # -- rules -------------------------------------------------------------------------------
+
+    def _check_attempt(
+        self, call: CallWatch, link: SimLink, exchange: Exchange, timeout: float
+    ) -> None:
+        number, policy = call.planned.number, self._config.retry
+        if call.over:
+            self.violated("no attempt after the end", f"call {number} asks {link.url}")
+        if call.sent > policy.attempts:
+            self.violated("attempts capped", f"call {number} makes attempt {call.sent}")
+        if call.by_tier[link.tier.name] > policy.per_tier:
+            self.violated("attempts capped", f"call {number}, tier {link.tier.name}: one too many")
+        if link.url in call.running:
+            self.violated("hedge elsewhere", f"call {number} asks {link.url} twice at once")
+        if len(call.running) >= 2:
+            self.violated("one hedge at a time", f"call {number} has three attempts out")
+        left = call.deadline - self._clock()
+        if timeout > left + TICK:
+            self.violated(
+                "within the deadline", f"call {number}: {timeout:.6f} s, {left:.6f} s are left"
+            )
+        told = exchange.node_deadline
+        if told is None or told > left + 0.001:
+            self.violated("remaining time is sent", f"call {number}: told {told}, left {left:.6f}")
+        if not call.permits(link):
+            self.violated("sovereign", f"call {number} is sent to {link.url}")
