@@ -1,0 +1,1 @@
+"""HTTP itself, whatever the protocol: reading a request within limits, answering it, hanging up."""
