@@ -6,13 +6,18 @@ from tierline._config import (
     Balancing,
     BreakerPolicy,
     ClientConfig,
+    Criticality,
+    EjectionPolicy,
     Endpoint,
     EscalationPolicy,
+    HealthPolicy,
     HedgePolicy,
+    LimiterPolicy,
     Mode,
     RetryPolicy,
     Sovereignty,
     Tier,
+    TimeoutPolicy,
 )
 from tierline._exceptions import (
     AttemptTimedOut,
@@ -34,6 +39,7 @@ from tierline._exceptions import (
     TransportError,
     Unavailable,
 )
+from tierline._sovereignty import FieldRule
 from tierline._types import Answer, Attempt
 from tierline._version import __version__
 
@@ -51,11 +57,16 @@ __all__ = [
     "ClientConfig",
     "ConfigurationError",
     "ConnectFailed",
+    "Criticality",
     "DeadlineExceeded",
+    "EjectionPolicy",
     "Endpoint",
     "EscalationPolicy",
+    "FieldRule",
     "FrameError",
+    "HealthPolicy",
     "HedgePolicy",
+    "LimiterPolicy",
     "LocalProtocolError",
     "MissingExtra",
     "Mode",
@@ -68,6 +79,7 @@ __all__ = [
     "Sovereignty",
     "Tier",
     "TierlineError",
+    "TimeoutPolicy",
     "TransportError",
     "Unavailable",
     "__version__",

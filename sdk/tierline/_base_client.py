@@ -20,11 +20,15 @@ from tierline._config import (
     Balancing,
     BreakerPolicy,
     ClientConfig,
+    EjectionPolicy,
     EscalationPolicy,
+    HealthPolicy,
     HedgePolicy,
+    LimiterPolicy,
     Mode,
     RetryPolicy,
     Sovereignty,
+    TimeoutPolicy,
     simple_tiers,
 )
 from tierline._core.call import ScoreCall
@@ -55,7 +59,11 @@ class BaseClient(ABC):
         balancing: Balancing | str = Balancing.LEAST_LOADED,
         retry: RetryPolicy | None = None,
         hedge: HedgePolicy | None = None,
+        timeout: TimeoutPolicy | None = None,
         breaker: BreakerPolicy | None = None,
+        ejection: EjectionPolicy | None = None,
+        limiter: LimiterPolicy | None = None,
+        health: HealthPolicy | None = None,
         escalation: EscalationPolicy | None = None,
         sovereignty: Sovereignty | None = None,
         transport: Literal["lean", "httpx"] = "lean",
@@ -67,12 +75,16 @@ class BaseClient(ABC):
         """``edge`` and ``cloud`` are addresses (``http(s)://``, ``unix://``, ``embedded:PATH``).
         ``config`` says everything instead. Raises ConfigurationError."""
         self.config = config or ClientConfig(
-            tiers=simple_tiers(list(edge), list(cloud), Balancing(balancing)),
+            tiers=simple_tiers(edge, cloud, Balancing(balancing)),
             deadline=deadline,
             transport=transport,
             retry=retry or RetryPolicy(),
             hedge=hedge,
+            timeout=timeout or TimeoutPolicy(),
             breaker=breaker or BreakerPolicy(),
+            ejection=ejection or EjectionPolicy(),
+            limiter=limiter or LimiterPolicy(),
+            health=health,
             escalation=escalation or EscalationPolicy(),
             sovereignty=sovereignty or Sovereignty(),
             priors={model: Path(place) for model, place in (priors or {}).items()},
@@ -133,6 +145,10 @@ class BaseClient(ABC):
             sovereignty=sovereignty,
         )
         return call, Outgoing(request, call_id, traceparent)
+
+    def _askable(self) -> list[str]:
+        """The endpoints the data policy lets anything be asked of, each once."""
+        return list(dict.fromkeys(e.url for t in self._fleet.permitted for e in t.endpoints))
 
     def _learn(self, model: str, prior: Prior | None) -> None:
         if prior is not None:

@@ -13,14 +13,19 @@ from tierline._config import (
     Balancing,
     BreakerPolicy,
     ClientConfig,
+    EjectionPolicy,
     Endpoint,
     EscalationPolicy,
+    HealthPolicy,
     HedgePolicy,
+    LimiterPolicy,
     RetryPolicy,
     Sovereignty,
     Tier,
+    TimeoutPolicy,
 )
 from tierline._exceptions import ConfigurationError
+from tierline._sovereignty import FieldRule
 
 Table = Mapping[str, Any]  # parsed TOML: values are checked where they are read
 
@@ -30,9 +35,21 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "float | None": (int, float),
     "str": (str,),
     "bool": (bool,),
+    "Literal['ignore', 'fail']": (str,),  # as the compiler writes an annotation
+    "Path | None": (str,),
 }
-_TABLES = ("client", "tiers", "retry", "hedge", "breaker", "escalation", "sovereignty", "priors")
-_CLIENT_KEYS = ("deadline", "transport", "api_key_env", "allow_unsigned")
+_POLICIES = {
+    "retry": RetryPolicy,
+    "hedge": HedgePolicy,
+    "timeout": TimeoutPolicy,
+    "breaker": BreakerPolicy,
+    "ejection": EjectionPolicy,
+    "limiter": LimiterPolicy,
+    "escalation": EscalationPolicy,
+    "health": HealthPolicy,
+}
+_TABLES = ("client", "tiers", *_POLICIES, "sovereignty", "priors")
+_CLIENT_KEYS = ("deadline", "transport", "zone", "api_key_env", "allow_unsigned")
 _TIER_KEYS = ("name", "kind", "region", "trust", "balancing", "endpoints")
 
 
@@ -55,18 +72,18 @@ def config_from(document: Table, folder: Path) -> ClientConfig:
     client = _table(document, "client")
     _known(client, _CLIENT_KEYS, "client")
     settings: dict[str, Any] = {}
-    for key, kind in (("deadline", "float"), ("transport", "str"), ("allow_unsigned", "bool")):
+    kinds = {"deadline": "float", "transport": "str", "zone": "str", "allow_unsigned": "bool"}
+    for key, kind in kinds.items():
         if key in client:
             settings[key] = _typed(client[key], kind, f"client.{key}")
     if "api_key_env" in client:
-        settings["api_key"] = _secret(_typed(client["api_key_env"], "str", "client.api_key_env"))
-    if "hedge" in document:
-        settings["hedge"] = _policy(HedgePolicy, document, "hedge")
+        key = "client.api_key_env"
+        settings["api_key"] = _secret(_typed(client["api_key_env"], "str", key), key)
+    for name, policy in _POLICIES.items():
+        if name in document:
+            settings[name] = _policy(policy, document, name, folder)
     return ClientConfig(
         tiers=_tiers(document.get("tiers", []), folder),
-        retry=_policy(RetryPolicy, document, "retry"),
-        breaker=_policy(BreakerPolicy, document, "breaker"),
-        escalation=_policy(EscalationPolicy, document, "escalation"),
         sovereignty=_sovereignty(_table(document, "sovereignty")),
         priors={
             model: folder / _typed(place, "str", f"priors.{model}")
@@ -111,34 +128,62 @@ def _endpoint(item: object, where: str, folder: Path) -> Endpoint:
     if not isinstance(item, str | dict):
         raise ConfigurationError("must be an address or {url = …, weight = …}", key=where)
     table: Table = {"url": item} if isinstance(item, str) else item
-    _known(table, ("url", "weight"), where)
+    _known(table, ("url", "weight", "zone"), where)
     if "url" not in table:
         raise ConfigurationError("is missing", key=f"{where}.url")
     url = _typed(table["url"], "str", f"{where}.url")
     if url.startswith("embedded:"):
         url = f"embedded:{folder / url.removeprefix('embedded:')}"
     weight = float(_typed(table.get("weight", 1.0), "float", f"{where}.weight"))
-    return Endpoint(url=url, weight=weight)
+    zone = _typed(table["zone"], "str", f"{where}.zone") if "zone" in table else None
+    return Endpoint(url=url, weight=weight, zone=zone)
 
 
 def _sovereignty(table: Table) -> Sovereignty:
-    _known(table, ("regions", "trust"), "sovereignty")
-    settings: dict[str, Any] = {}
-    if "trust" in table:
-        settings["trust"] = _typed(table["trust"], "str", "sovereignty.trust")
-    if "regions" in table:
-        regions = table["regions"]
-        if not isinstance(regions, list):
-            raise ConfigurationError("must be a list of regions", key="sovereignty.regions")
-        settings["regions"] = tuple(_typed(r, "str", "sovereignty.regions") for r in regions)
+    _known(table, ("regions", "trust", "default", "secret_env", "fields"), "sovereignty")
+    settings = _scoped(table, ("trust", "default"), "sovereignty")
+    if "secret_env" in table:
+        key = "sovereignty.secret_env"
+        settings["secret"] = _secret(_typed(table["secret_env"], "str", key), key).encode()
+    rules = table.get("fields", [])
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        message = "must be written as [[sovereignty.fields]] tables"
+        raise ConfigurationError(message, key="sovereignty.fields")
+    places = enumerate(rules)
+    settings["fields"] = tuple(_field_rule(r, f"sovereignty.fields[{i}]") for i, r in places)
     return Sovereignty(**settings)
 
 
-def _policy(cls: type[Any], document: Table, name: str) -> Any:  # Any: whichever policy cls is
+def _field_rule(table: Table, where: str) -> FieldRule:
+    texts, amounts = ("name", "action", "trust"), {"last": "int", "step": "float", "buckets": "int"}
+    _known(table, (*texts, "regions", *amounts), where)
+    for key in ("name", "action"):
+        if key not in table:
+            raise ConfigurationError("is missing", key=f"{where}.{key}")
+    settings = _scoped(table, texts, where)
+    for key, kind in amounts.items():
+        if key in table:
+            settings[key] = _typed(table[key], kind, f"{where}.{key}")
+    return FieldRule(**settings)
+
+
+def _scoped(table: Table, texts: tuple[str, ...], where: str) -> dict[str, Any]:
+    """The texts of a table, and the regions it speaks of."""
+    settings = {key: _typed(table[key], "str", f"{where}.{key}") for key in texts if key in table}
+    if "regions" in table:
+        regions = table["regions"]
+        if not isinstance(regions, list):
+            raise ConfigurationError("must be a list of regions", key=f"{where}.regions")
+        settings["regions"] = tuple(_typed(r, "str", f"{where}.regions") for r in regions)
+    return settings
+
+
+def _policy(cls: type[Any], document: Table, name: str, folder: Path) -> Any:  # Any: it is a cls
     table = _table(document, name)
     settable = {field.name: str(field.type) for field in fields(cls) if str(field.type) in _KINDS}
     _known(table, tuple(settable), name)
-    return cls(**{key: _typed(v, settable[key], f"{name}.{key}") for key, v in table.items()})
+    given = {key: _typed(v, settable[key], f"{name}.{key}") for key, v in table.items()}
+    return cls(**{k: folder / v if settable[k].startswith("Path") else v for k, v in given.items()})
 
 
 def _known(table: Table, keys: tuple[str, ...], where: str) -> None:
@@ -160,13 +205,13 @@ def _typed(value: Any, kind: str, key: str) -> Any:  # Any: the value is what th
     if isinstance(value, bool) and kind != "bool":  # True is an int to Python, not to a reader
         right = False
     if not right:
-        wanted = kind.removesuffix(" | None")
+        wanted = "str" if _KINDS[kind] == (str,) else kind.removesuffix(" | None")
         raise ConfigurationError(f"must be a {wanted}, got {value!r}", key=key)
     return value
 
 
-def _secret(name: str) -> str:
+def _secret(name: str, key: str) -> str:
     if name not in os.environ:
         message = f"names the environment variable {name}, which is not set"
-        raise ConfigurationError(message, key="client.api_key_env")
+        raise ConfigurationError(message, key=key)
     return os.environ[name]

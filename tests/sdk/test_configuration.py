@@ -17,13 +17,14 @@ WHOLE = """
 [client]
 deadline = 0.1
 transport = "httpx"
+zone = "a"
 
 [[tiers]]
 name = "edge"
 kind = "edge"
 region = "eu-west"
 balancing = "weighted"
-endpoints = ["http://10.0.0.1:8101", { url = "unix:///run/tierline.sock", weight = 2 }]
+endpoints = ["http://10.0.0.1:8101", { url = "unix:///run/tierline.sock", weight = 2, zone = "a" }]
 
 [[tiers]]
 name = "private"
@@ -42,12 +43,26 @@ attempts = 3
 [hedge]
 after = 0.02
 
+[timeout]
+floor = 0.02
+
 [breaker]
 consecutive = 4
+slow_multiple = 8
+
+[ejection]
+panic = "fail"
+
+[limiter]
+initial = 32
 
 [escalation]
 threshold = 0.4
 budget = 0.1
+
+[health]
+interval = 5
+golden = "bundles/ranker"
 
 [priors]
 ranker = "prior.npy"
@@ -68,6 +83,11 @@ def test_a_whole_file_configures_a_client(file: Path) -> None:
     assert config.tiers[0].balancing is tierline.Balancing.WEIGHTED
     assert config.tiers[0].endpoints[1].weight == 2.0
     assert config.hedge is not None
+    assert config.health is not None
+    assert (config.zone, config.tiers[0].endpoints[1].zone) == ("a", "a")
+    assert (config.breaker.slow_multiple, config.ejection.panic) == (8, "fail")
+    assert (config.limiter.initial, config.timeout.floor) == (32, 0.02)
+    assert config.health.golden == file.parent / "bundles/ranker"
     assert (config.deadline, config.retry.attempts, config.hedge.after) == (0.1, 3, 0.02)
     with tierline.Client.from_toml(file) as client:
         assert client.config == config
@@ -94,6 +114,21 @@ def test_a_whole_file_configures_a_client(file: Path) -> None:
         ('transport = "httpx"', 'transport = "carrier pigeon"', "client.transport"),
         ('transport = "httpx"', 'api_key_env = "NO_SUCH_VARIABLE_SET"', "client.api_key_env"),
         ('kind = "edge"', "", "tiers[0].kind"),
+        ('zone = "a"', 'zone = "b"', "client.zone"),
+        ("floor = 0.02", "floor = 0", "timeout.floor"),
+        ("floor = 0.02", "reserve = 0.2", "timeout.reserve"),
+        ("slow_multiple = 8", "slow_multiple = 1", "breaker.slow_multiple"),
+        ("slow_multiple = 8", "slow_rate = 0", "breaker.slow_rate"),
+        ("slow_multiple = 8", "open_for = 60", "breaker.open_for"),
+        ('panic = "fail"', 'panic = "pray"', "ejection.panic"),
+        ('panic = "fail"', "panic = 1", "ejection.panic"),
+        ('panic = "fail"', "max_share = 2", "ejection.max_share"),
+        ('panic = "fail"', "jitter = 1", "ejection.jitter"),
+        ("initial = 32", "initial = 500", "limiter.initial"),
+        ("initial = 32", "tolerance = 0.5", "limiter.tolerance"),
+        ("budget = 0.1", "ease_below = 1", "escalation.ease_below"),
+        ("interval = 5", "interval = 0.5", "health.timeout"),
+        ("interval = 5", "down_after = 0", "health.down_after"),
     ],
 )
 def test_a_mistake_is_one_error_naming_its_key(file: Path, old: str, new: str, key: str) -> None:
@@ -160,6 +195,13 @@ def test_a_wrong_call_is_refused_with_a_sentence(options: dict[str, object], sen
         pytest.raises(tierline.BadRequest, match=sentence),
     ):
         client.score("ranker", **call)  # type: ignore[arg-type]
+
+
+def test_a_bare_string_is_not_a_list_of_addresses() -> None:
+    for tier in ("edge", "cloud"):
+        with pytest.raises(tierline.ConfigurationError, match="must be a list of addresses") as bad:
+            tierline.Client(**{tier: "http://127.0.0.1:9"})  # type: ignore[arg-type]
+        assert bad.value.key == tier
 
 
 def test_a_client_without_endpoints_is_refused() -> None:
