@@ -2,16 +2,27 @@
 
 from tierline_cloud.data.ingest import DATA_FORMATS, read_interactions
 from tierline_cloud.data.sequences import Sequences, pad_left
-from tierline_cloud.data.split import Split, UserGroups, group_users, leave_one_out
+from tierline_cloud.data.split import (
+    Slot,
+    Split,
+    TimeSplit,
+    UserGroups,
+    global_time,
+    group_users,
+    leave_one_out,
+)
 from tierline_cloud.data.synthetic import ShopConfig, generate_shop
 
 __all__ = [
     "DATA_FORMATS",
     "Sequences",
     "ShopConfig",
+    "Slot",
     "Split",
+    "TimeSplit",
     "UserGroups",
     "generate_shop",
+    "global_time",
     "group_users",
     "leave_one_out",
     "pad_left",

@@ -104,8 +104,12 @@ def _events(rows: Iterable[tuple[int, list[str]]], name: str) -> Sequences:
         if instant != instant:
             raise _bad(name, number, "the timestamp must not be NaN")
         events[user].append((instant, item))
-    ordered = (sorted(user, key=lambda event: event[0]) for user in events.values())
-    return _number([[item for _, item in user] for user in ordered], name)
+    ordered = [sorted(user, key=lambda event: event[0]) for user in events.values()]
+    return _number(
+        [[item for _, item in user] for user in ordered],
+        name,
+        [[instant for instant, _ in user] for user in ordered],
+    )
 
 
 def _column(header: list[str], names: tuple[str, ...], file: str) -> int:
@@ -117,7 +121,7 @@ def _column(header: list[str], names: tuple[str, ...], file: str) -> int:
     raise _bad(file, 1, f"the header lacks a column {names[0]!r} (or {names[1]!r}); it has {found}")
 
 
-def _number(rows: list[list[str]], name: str) -> Sequences:
+def _number(rows: list[list[str]], name: str, times: list[list[float]] | None = None) -> Sequences:
     """Keep plain dense-enough integer ids as they are; renumber anything else in sorted order."""
     if not rows:
         raise DataError(f"{name}: no interactions in it")
@@ -130,7 +134,7 @@ def _number(rows: list[list[str]], name: str) -> Sequences:
         order = sorted(tokens, key=lambda t: (len(t), t) if plain else (0, t))
         numbers = {token: number for number, token in enumerate(order, 1)}
     lists = [[numbers[token] for token in row] for row in rows]
-    return Sequences.from_lists(lists, n_items=max(numbers.values()))
+    return Sequences.from_lists(lists, n_items=max(numbers.values()), times=times)
 
 
 def _bad(name: str, line: int, what: str) -> DataError:

@@ -9,33 +9,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
+Times = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequences:
     """Every user's items, oldest first: user u's are ``items[offsets[u]:offsets[u + 1]]``.
 
-    Ids are 1..n_items; 0 is padding and never an item. Raises ValueError when they are not.
+    Ids are 1..n_items; 0 is padding and never an item. ``times`` holds every event's instant, in
+    whatever unit the data has, rising within a user; None where the data has none. Raises
+    ValueError when any of this does not hold.
     """
 
     items: Ids
     offsets: Ids
     n_items: int
+    times: Times | None = None
 
     def __post_init__(self) -> None:
         if self.offsets.size < 1 or self.offsets[0] != 0 or self.offsets[-1] != self.items.size:
             raise ValueError("offsets must start at 0 and end at the number of events")
         if self.items.size and not (1 <= self.items.min() <= self.items.max() <= self.n_items):
             raise ValueError(f"item ids must lie in 1..{self.n_items}")
+        if self.times is not None and not self._times_rise(self.times):
+            raise ValueError("there must be one time an event, rising within each user")
+
+    def _times_rise(self, times: Times) -> bool:
+        if times.shape != self.items.shape or np.isnan(times).any():
+            return False
+        falls = np.flatnonzero(times[1:] < times[:-1]) + 1
+        return bool(np.isin(falls, self.offsets).all())  # only where the next user begins
 
     @classmethod
-    def from_lists(cls, lists: Iterable[Sequence[int] | Ids], *, n_items: int) -> Sequences:
-        """Pack one list of item ids per user."""
+    def from_lists(
+        cls,
+        lists: Iterable[Sequence[int] | Ids],
+        *,
+        n_items: int,
+        times: Iterable[Sequence[float] | Times] | None = None,
+    ) -> Sequences:
+        """Pack one list of item ids per user, and one of instants when given."""
         rows = [np.asarray(row, np.int64) for row in lists]
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([row.size for row in rows], out=offsets[1:])
         items = np.concatenate([*rows, np.zeros(0, np.int64)])
-        return cls(items=items, offsets=offsets, n_items=n_items)
+        instants = None
+        if times is not None:
+            parts = [np.asarray(row, np.float64) for row in times]
+            instants = np.concatenate([*parts, np.zeros(0)])
+        return cls(items=items, offsets=offsets, n_items=n_items, times=instants)
 
     def __len__(self) -> int:
         return self.offsets.size - 1
@@ -54,17 +76,32 @@ class Sequences:
 
     def take(self, users: Ids) -> Sequences:
         """These users only, in the given order."""
-        return Sequences.from_lists((self.of(int(user)) for user in users), n_items=self.n_items)
+        bounds = [(int(self.offsets[user]), int(self.offsets[user + 1])) for user in users]
+        times = self.times
+        return Sequences.from_lists(
+            (self.items[start:end] for start, end in bounds),
+            n_items=self.n_items,
+            times=None if times is None else [times[start:end] for start, end in bounds],
+        )
 
     def without_last(self, count: int) -> Sequences:
         """Drop the last ``count`` events of every user; every user must have that many."""
         if self.lengths.size and self.lengths.min() < count:
             raise ValueError(f"a user has fewer than {count} events")
         place = np.arange(self.items.size) - np.repeat(self.offsets[:-1], self.lengths)
-        keep = place < np.repeat(self.lengths - count, self.lengths)
+        return self.keep(place < np.repeat(self.lengths - count, self.lengths))
+
+    def keep(self, chosen: NDArray[np.bool_]) -> Sequences:
+        """The chosen events of every user (one truth an event); users without any stay, empty."""
         offsets = np.zeros_like(self.offsets)
-        np.cumsum(self.lengths - count, out=offsets[1:])
-        return Sequences(items=self.items[keep], offsets=offsets, n_items=self.n_items)
+        users = np.repeat(np.arange(len(self)), self.lengths)
+        np.cumsum(np.bincount(users[chosen], minlength=len(self)), out=offsets[1:])
+        return Sequences(
+            items=self.items[chosen],
+            offsets=offsets,
+            n_items=self.n_items,
+            times=None if self.times is None else self.times[chosen],
+        )
 
     def popularity(self) -> NDArray[np.float64]:
         """How often each item occurs: float64[n_items + 1], entry 0 is 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -38,6 +39,76 @@ def leave_one_out(sequences: Sequences) -> Split:
         test_target=kept.items[ends - 1],
         left_out=len(sequences) - users.size,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One question a user: what comes after ``history``? ``users`` are rows of the original data;
+    an item of ``target`` that no training event shows is cold, and stays in as a miss."""
+
+    users: Ids
+    history: Sequences
+    target: Ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeSplit:
+    """Global time: train on all events before ``valid_from``, validate on what users do from there
+    to ``test_from``, test on what they do after. No event of the future teaches anything."""
+
+    train: Sequences  # users without an event before valid_from are left out
+    valid: Slot
+    test: Slot
+    valid_from: float
+    test_from: float
+
+
+def global_time(
+    sequences: Sequences,
+    *,
+    valid: float = 0.1,
+    test: float = 0.1,
+    target: Literal["first", "last"] = "first",
+) -> TimeSplit:
+    """Split at the instants before which 1 − valid − test and 1 − test of all events lie.
+
+    A user is asked in a slot when an event of the slot follows an earlier one; the target is the
+    ``first`` event of the slot, or the ``last`` with the slot's others added to the history.
+    Raises ValueError for data without times and for shares that leave nothing to train on.
+    Source: Time to Split (arXiv 2507.16289): leave-one-out lets the future teach the past.
+    """
+    if sequences.times is None:
+        raise ValueError("a global time split needs timestamps: use leave_one_out for data without")
+    if not (valid > 0 and test > 0 and valid + test < 1):
+        raise ValueError(f"valid and test must be positive and leave events: {valid}, {test}")
+    times = sequences.times
+    cuts = np.quantile(times, [1 - valid - test, 1 - test], method="lower")
+    valid_from, test_from = float(cuts[0]), float(cuts[1])
+    if not times.min() < valid_from < test_from:
+        raise ValueError("too many events share one instant: the slots would be empty")
+    train = sequences.keep(times < valid_from)
+    return TimeSplit(
+        train=train.take(np.flatnonzero(train.lengths)),
+        valid=_slot(sequences, valid_from, test_from, target),
+        test=_slot(sequences, test_from, np.inf, target),
+        valid_from=valid_from,
+        test_from=test_from,
+    )
+
+
+def _slot(sequences: Sequences, start: float, end: float, target: Literal["first", "last"]) -> Slot:
+    assert sequences.times is not None
+    until = sequences.keep(sequences.times < end)
+    before = sequences.keep(sequences.times < start).lengths
+    inside = until.lengths - before
+    users = np.flatnonzero((before > 0) & (inside > 0))
+    asked = until.take(users)
+    places = asked.offsets[1:] - 1
+    if target == "first":
+        places = asked.offsets[:-1] + before[users]
+    position = np.arange(asked.items.size)
+    history = asked.keep(position < np.repeat(places, asked.lengths))
+    return Slot(users=users, history=history, target=asked.items[places])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

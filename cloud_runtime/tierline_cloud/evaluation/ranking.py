@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,6 +24,21 @@ class Ranking:
 
     ranks: Ids
     top: Ids
+
+    def of(self, users: Ids) -> Self:
+        """The same for some of the users."""
+        return replace(self, ranks=self.ranks[users], top=self.top[users])
+
+    def save(self, stem: Path) -> None:
+        """Write ``stem.ranks.npy`` and ``stem.top.npy``."""
+        np.save(stem.with_suffix(".ranks.npy"), self.ranks)
+        np.save(stem.with_suffix(".top.npy"), self.top)
+
+    @classmethod
+    def load(cls, stem: Path) -> Self:
+        """Read what ``save`` wrote."""
+        ranks, top = (np.load(stem.with_suffix(f".{part}.npy")) for part in ("ranks", "top"))
+        return cls(ranks=ranks, top=top)
 
 
 def rank_catalogue(
