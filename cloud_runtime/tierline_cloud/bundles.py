@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 
 from tierline.wire import ScoreReply, ScoreRequest
 from tierline_cloud.data.sequences import Ids
 from tierline_cloud.evaluation.ranking import top_items
-from tierline_cloud.export import OPSET, EdgeOutputs, EdgeSession, Floats
+from tierline_cloud.export import OPSET, EdgeSession, Floats
 from tierline_cloud.factory import Factory
-from tierline_cloud.models.sasrec import SASRec
+from tierline_cloud.models.blend import CloudModel
 from tierline_kernels import RowwiseInt8, dot_topk
 from tierline_serving.bundle import Bundle, write_bundle
 from tierline_serving.golden import pack_replies, pack_requests
@@ -26,9 +26,6 @@ from tierline_serving.signing import Signer
 GOLDEN_USERS, GOLDEN_K, GOLDEN_CANDIDATES = 6, 10, 20
 # A float difference of 1e-7 between two CPUs can move one activation by a whole int8 step.
 EDGE_TOLERANCE, CLOUD_TOLERANCE = 2e-2, 1e-4
-
-Answers = Callable[[Ids], EdgeOutputs]  # left-padded ids of one request → its state
-Retrieve = Callable[[Floats, Ids], tuple[NDArray[np.float32], Ids]]
 
 
 def write_bundles(
@@ -61,11 +58,11 @@ def _edge(
     threshold = float(factory.calibrated.result["threshold"])
     session = EdgeSession(path, factory.rows)
     requests = golden_requests(factory, model)
+    dim, length = factory.recipe.edge.dim, factory.recipe.max_history
     replies = [
-        _reply(request, session.run, factory.rows, _int8_retrieval(table), factory, threshold)
+        _edge_reply(request, session, factory.rows, table, length, threshold)
         for request in requests
     ]
-    dim, length = factory.recipe.edge.dim, factory.recipe.max_history
     manifest = {
         **shared,
         "tier": "edge",
@@ -108,46 +105,34 @@ def _cloud(
     destination: Path,
     signer: Signer | None,
 ) -> Bundle:
-    trained = factory.model(factory.cloud)
-    table: Floats = trained.table.detach().numpy()
+    network, neighbours = factory.model(factory.cloud), factory.neighbours
+    served = CloudModel(network=network, neighbours=neighbours)
     requests = golden_requests(factory, model)
-    replies = [
-        _reply(request, cloud_answers(trained), table, _float_retrieval(table), factory, None)
-        for request in requests
-    ]
+    length = factory.recipe.max_history
+    replies = [cloud_reply(request, served, length) for request in requests]
     manifest = {
         **shared,
         "tier": "cloud",
         "runtime": {
             "engine": "torch",
             "entry": "model.safetensors",
-            "architecture": "sasrec",
-            "config": trained.config.to_json(),
+            "architecture": "sasrec-knn",
+            "config": {**network.config.to_json(), "neighbour_weight": neighbours.weight},
         },
-        "sequence": _sequence(factory, trained.config.dim, table=None),
+        "sequence": _sequence(factory, network.config.dim, table=None),
         "golden": _golden(CLOUD_TOLERANCE),
         "metrics": {
-            "test": factory.cloud.result["test"],
+            "test": factory.blend.result["test"],
+            "network": factory.cloud.result["test"],
             "baselines": factory.baselines.result,
             "minus_item_knn": factory.evaluated.result["cloud_minus_knn"],
         },
     }
     files = {
-        "model.safetensors": factory.cloud.folder / "model.safetensors",
+        "model.safetensors": save({**network.state_dict(), **neighbours.tensors()}),
         **_shared_files(factory, requests, replies),
     }
     return write_bundle(files, manifest, destination, signer)
-
-
-def cloud_answers(model: SASRec) -> Answers:
-    """The torch model as something that answers left-padded ids, without an uncertainty."""
-
-    def answers(ids: Ids) -> EdgeOutputs:
-        with torch.inference_mode():
-            hidden = model.hidden(torch.from_numpy(ids)).numpy()
-        return EdgeOutputs(hidden=hidden, uncertainty=np.zeros(len(ids), np.float32))
-
-    return answers
 
 
 def golden_requests(factory: Factory, model: str) -> list[ScoreRequest]:
@@ -166,54 +151,70 @@ def golden_requests(factory: Factory, model: str) -> list[ScoreRequest]:
     return requests
 
 
-def _reply(
+def _edge_reply(
     request: ScoreRequest,
-    answers: Answers,
+    session: EdgeSession,
     rows: Floats,
-    retrieve: Retrieve,
-    factory: Factory,
-    threshold: float | None,
+    table: RowwiseInt8,
+    length: int,
+    threshold: float,
 ) -> ScoreReply:
-    """What a node must answer to a golden request. A bundle cannot contain its own id, so the
-    reply names none."""
+    """What an edge node must answer to a golden request."""
     history = request.query["history"].astype(np.int64)
-    recent = history[-factory.recipe.max_history :]
-    ids = np.zeros((1, factory.recipe.max_history), np.int64)
-    ids[0, ids.shape[1] - recent.size :] = recent
-    outputs = answers(ids)
+    outputs = session.run(_padded(history, length))
     items: Ids | None = None
     if request.candidates is None:
-        scores, items = retrieve(outputs.hidden, np.append(history, 0))
+        seen, offsets = np.append(history, 0), np.array([0, history.size + 1], np.int64)
+        found = dot_topk(
+            outputs.hidden, table, GOLDEN_K, exclude=(seen, offsets), backend="reference"
+        )
+        scores, items = found.values[0], found.indices[0]
     else:
         scores = rows[request.candidates["id"].astype(np.int64)] @ outputs.hidden[0]
+    doubt = float(outputs.uncertainty[0])
+    return _reply(request.model, scores, items, doubt, threshold)
+
+
+def cloud_reply(request: ScoreRequest, model: CloudModel, length: int) -> ScoreReply:
+    """What a cloud node must answer to a golden request."""
+    history = request.query["history"].astype(np.int64)
+    with torch.inference_mode():
+        hidden = model.network.hidden(torch.from_numpy(_padded(history, length))).numpy()
+    scores = hidden @ model.table.T
+    boost = model.boost(history)
+    if boost is not None:
+        scores += boost
+    if request.candidates is not None:
+        return _reply(request.model, scores[0, request.candidates["id"].astype(np.int64)], None)
+    scores[0, np.append(history, 0)] = -np.inf
+    items = top_items(scores, GOLDEN_K)[0]
+    best = np.where(items >= 0, scores[0, np.maximum(items, 0)], -np.inf)
+    return _reply(request.model, best.astype(np.float32), items)
+
+
+def _padded(history: Ids, length: int) -> Ids:
+    recent = history[-length:]
+    ids = np.zeros((1, length), np.int64)
+    ids[0, length - recent.size :] = recent
+    return ids
+
+
+def _reply(
+    model: str,
+    scores: Floats,
+    items: Ids | None,
+    uncertainty: float | None = None,
+    threshold: float | None = None,
+) -> ScoreReply:
+    """A bundle cannot contain its own id, so the reply names none."""
     return ScoreReply(
-        model=request.model,
+        model=model,
         bundle="golden",
         scores=scores,
         items=items,
-        uncertainty=None if threshold is None else float(outputs.uncertainty[0]),
+        uncertainty=uncertainty,
         threshold=threshold,
     )
-
-
-def _int8_retrieval(table: RowwiseInt8) -> Retrieve:
-    def retrieve(hidden: Floats, excluded: Ids) -> tuple[NDArray[np.float32], Ids]:
-        offsets = np.array([0, excluded.size], np.int64)
-        found = dot_topk(hidden, table, GOLDEN_K, exclude=(excluded, offsets), backend="reference")
-        return found.values[0], found.indices[0]
-
-    return retrieve
-
-
-def _float_retrieval(table: Floats) -> Retrieve:
-    def retrieve(hidden: Floats, excluded: Ids) -> tuple[NDArray[np.float32], Ids]:
-        scores = hidden @ table.T
-        scores[0, excluded] = -np.inf
-        items = top_items(scores, GOLDEN_K)[0]
-        best = np.where(items >= 0, scores[0, np.maximum(items, 0)], -np.inf)
-        return best.astype(np.float32), items
-
-    return retrieve
 
 
 def _shared_files(

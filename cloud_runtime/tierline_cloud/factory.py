@@ -50,6 +50,7 @@ from tierline_cloud.export import (
     torch_outputs,
 )
 from tierline_cloud.models.baselines import ItemKnn, popularity_prior
+from tierline_cloud.models.blend import WEIGHTS, Neighbours, blended
 from tierline_cloud.models.edge import EdgeModel
 from tierline_cloud.models.sasrec import SASRec, SASRecConfig
 from tierline_cloud.recipes import ModelShape, Recipe
@@ -143,6 +144,7 @@ class Factory:
             split.test_target,
         )
         np.save(folder / "knn.ranks.npy", similar.ranks)
+        save_file(Neighbours(knn=knn, weight=0.0).tensors(), folder / "knn.safetensors")
         return {
             "popularity": ranking_metrics(popular.ranks),
             "item_knn": ranking_metrics(similar.ranks),
@@ -151,6 +153,36 @@ class Factory:
     @cached_property
     def cloud(self) -> Stage:
         return self._train("cloud", self.recipe.cloud, self.recipe.cloud_training)
+
+    @cached_property
+    def blend(self) -> Stage:
+        """The cloud's network with its neighbours, their weight chosen on the validation slot."""
+        return self._store.run("blend", self._blend, inputs={}, after=(self.cloud, self.baselines))
+
+    def _blend(self, folder: Path, key: str) -> Result:
+        model, split = self.model(self.cloud), self.split
+        found: dict[float, float] = {}
+        states = hidden_states(model, split.valid_history)
+        for weight in WEIGHTS:
+            scores = blended(states, _table(model), split.valid_history, self._neighbours(weight))
+            ranking = rank_catalogue(scores, split.valid_history, split.valid_target)
+            found[weight] = float(ndcg(ranking.ranks, 10).mean())
+        best = max(found, key=lambda weight: found[weight])
+        states = hidden_states(model, split.test_history)
+        scores = blended(states, _table(model), split.test_history, self._neighbours(best))
+        ranking = rank_catalogue(scores, split.test_history, split.test_target)
+        ranking.save(folder / "test")
+        valid = {str(weight): value for weight, value in found.items()}
+        return {"weight": best, "valid_ndcg@10": valid, "test": ranking_metrics(ranking.ranks)}
+
+    def _neighbours(self, weight: float) -> Neighbours:
+        tensors = load_file(self.baselines.folder / "knn.safetensors")
+        return Neighbours.from_tensors(tensors, weight, self.split.train.n_items)
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """The neighbours the cloud is served with."""
+        return self._neighbours(float(self.blend.result["weight"]))
 
     @cached_property
     def edge(self) -> Stage:
@@ -168,7 +200,7 @@ class Factory:
             weights = {name: value.contiguous() for name, value in model.state_dict().items()}
             save_file(weights, folder / "model.safetensors")
             ranking = self._rank(hidden_states(model, self.split.test_history), _table(model))
-            _save_ranking(folder / "test", ranking)
+            ranking.save(folder / "test")
             checkpoint.unlink(missing_ok=True)
             return {"test": ranking_metrics(ranking.ranks), "training": asdict(report)}
 
@@ -203,13 +235,13 @@ class Factory:
         """Teaches the uncertainty head on the router's users."""
         inputs = {"head": asdict(self.recipe.head), "seed": self.seed}
         return self._store.run(
-            "uncertainty", self._router, inputs=inputs, after=(self.cloud, self.edge)
+            "uncertainty", self._router, inputs=inputs, after=(self.blend, self.edge)
         )
 
     def _router(self, folder: Path, key: str) -> Result:
         model, users = EdgeModel(self.model(self.edge)).eval(), self.groups.router
         served = self._rank(torch_outputs(model, self.ids, self.rows).hidden, self.rows)
-        losses = agreement_loss(served.top, _load_ranking(self.cloud.folder / "test").top)
+        losses = agreement_loss(served.top, Ranking.load(self.blend.folder / "test").top)
         error = train_head(model, self.ids[users], self.rows, losses[users], self.recipe.head)
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, folder / "edge.safetensors")
@@ -231,7 +263,7 @@ class Factory:
         parity = compare(torch_outputs(self.edge_model, self.ids, self.rows), outputs, self.rows)
         require_parity(parity)
         ranking = self._rank(outputs.hidden, self.rows)
-        _save_ranking(folder / "test", ranking)
+        ranking.save(folder / "test")
         return {"parity": asdict(parity), "test": ranking_metrics(ranking.ranks)}
 
     @cached_property
@@ -247,8 +279,8 @@ class Factory:
         np.save(folder / "hidden.npy", outputs.hidden)
         np.save(folder / "uncertainty.npy", outputs.uncertainty)
         ranking = self._rank(served_states(outputs.hidden), self.rows)
-        _save_ranking(folder / "test", ranking)
-        before = _load_ranking(self.exported.folder / "test")
+        ranking.save(folder / "test")
+        before = Ranking.load(self.exported.folder / "test")
         return {
             "products": products,
             "test": ranking_metrics(ranking.ranks),
@@ -271,7 +303,7 @@ class Factory:
     def calibrated(self) -> Stage:
         inputs = {"escalation": self.recipe.escalation, "seed": self.seed}
         return self._store.run(
-            "calibrate", self._calibrate, inputs=inputs, after=(self.quantized, self.cloud)
+            "calibrate", self._calibrate, inputs=inputs, after=(self.quantized, self.blend)
         )
 
     def _calibrate(self, folder: Path, key: str) -> Result:
@@ -288,8 +320,8 @@ class Factory:
         return loaded.astype(np.float64)
 
     def _spearman(self, users: Ids) -> float:
-        edge = _load_ranking(self.quantized.folder / "test")
-        cloud = _load_ranking(self.cloud.folder / "test")
+        edge = Ranking.load(self.quantized.folder / "test")
+        cloud = Ranking.load(self.blend.folder / "test")
         losses = agreement_loss(edge.top[users], cloud.top[users])
         return spearman(self.uncertainty[users], losses)
 
@@ -301,13 +333,11 @@ class Factory:
 
     def _evaluate(self, folder: Path, key: str) -> Result:
         users = self.groups.report
-        edge = _load_ranking(self.quantized.folder / "test")
-        cloud = _load_ranking(self.cloud.folder / "test")
+        edge = Ranking.load(self.quantized.folder / "test")
+        cloud = Ranking.load(self.blend.folder / "test")
         knn = np.load(self.baselines.folder / "knn.ranks.npy")
         threshold = float(self.calibrated.result["threshold"])
-        table = tier_table(
-            _pick(edge, users), _pick(cloud, users), self.uncertainty[users], threshold
-        )
+        table = tier_table(edge.of(users), cloud.of(users), self.uncertainty[users], threshold)
         ours = ndcg(cloud.ranks, 10)
         return {
             "users": int(users.size),
@@ -327,6 +357,7 @@ class Factory:
             "data": self.ingest,
             "baselines": self.baselines,
             "cloud": self.cloud,
+            "blend": self.blend,
             "edge": self.edge,
             "uncertainty": self.router,
             "export": self.exported,
@@ -345,18 +376,3 @@ def served_states(hidden: Floats) -> Floats:
 def _table(model: SASRec) -> Floats:
     result: Floats = model.table.detach().numpy()
     return result
-
-
-def _pick(ranking: Ranking, users: Ids) -> Ranking:
-    return Ranking(ranks=ranking.ranks[users], top=ranking.top[users])
-
-
-def _save_ranking(stem: Path, ranking: Ranking) -> None:
-    np.save(stem.with_suffix(".ranks.npy"), ranking.ranks)
-    np.save(stem.with_suffix(".top.npy"), ranking.top)
-
-
-def _load_ranking(stem: Path) -> Ranking:
-    return Ranking(
-        ranks=np.load(stem.with_suffix(".ranks.npy")), top=np.load(stem.with_suffix(".top.npy"))
-    )

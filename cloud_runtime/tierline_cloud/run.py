@@ -27,7 +27,7 @@ from tierline_cloud.evaluation.agreement import agreement_loss
 from tierline_cloud.evaluation.metrics import ndcg
 from tierline_cloud.export import EdgeSession, Floats
 from tierline_cloud.factory import Factory, Source, served_states
-from tierline_cloud.models.sasrec import SASRec, SASRecConfig
+from tierline_cloud.models.blend import CloudModel, blended
 from tierline_cloud.recipes import RECIPES, Recipe
 from tierline_cloud.stages import Stage, StageStore
 from tierline_cloud.tables import tiers_table, train_table
@@ -176,10 +176,9 @@ def evaluate(options: EvaluateOptions) -> Outcome:
     scores = factor_scores(served_states(outputs.hidden), rows)
     fast = rank_catalogue(scores, histories, split.test_target)
     model = load_cloud(cloud)
+    states = hidden_states(model.network, histories)
     full = rank_catalogue(
-        factor_scores(hidden_states(model, histories), model.table.detach().numpy()),
-        histories,
-        split.test_target,
+        blended(states, model.table, histories, model.neighbours), histories, split.test_target
     )
     uncertainty = outputs.uncertainty.astype(np.float64)
     table = tier_table(fast, full, uncertainty, _threshold(edge))
@@ -194,17 +193,15 @@ def evaluate(options: EvaluateOptions) -> Outcome:
     return Outcome(table=tiers_table(document), document=document)
 
 
-def load_cloud(bundle: Bundle) -> SASRec:
+def load_cloud(bundle: Bundle) -> CloudModel:
     """The torch model of a cloud bundle, in evaluation mode. Raises BundleRefused."""
     runtime = bundle.manifest.runtime
-    if runtime.architecture != "sasrec" or runtime.config is None:
-        raise BundleRefused(f"bundle {bundle.path}: expected engine torch, architecture sasrec")
     try:
-        model = SASRec(SASRecConfig(**runtime.config))  # type: ignore[arg-type]  # checked inside
-        model.load_state_dict(load(bundle.model_bytes()))
+        return CloudModel.from_bundle(
+            runtime.architecture, runtime.config or {}, load(bundle.model_bytes())
+        )
     except (TypeError, ValueError, RuntimeError) as error:
-        raise BundleRefused(f"bundle {bundle.path}: the weights do not fit: {error}") from error
-    return model.eval()
+        raise BundleRefused(f"bundle {bundle.path}: the model does not load: {error}") from error
 
 
 def _check_pair(edge: Bundle, cloud: Bundle) -> None:

@@ -15,7 +15,8 @@ def train_table(document: Document) -> str:
     models = [
         ("popularity", stages["baselines"]["popularity"]),
         ("item-kNN", stages["baselines"]["item_knn"]),
-        ("cloud", stages["cloud"]["test"]),
+        ("SASRec", stages["cloud"]["test"]),
+        ("cloud: SASRec × kNN", stages["blend"]["test"]),
         ("edge float32", stages["edge"]["test"]),
         ("edge int8", stages["quantize"]["test"]),
     ]

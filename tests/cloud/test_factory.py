@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
+import torch
 
 from tierline import BundleRefused
 from tierline.cli import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, main
-from tierline_cloud.bundles import cloud_answers
-from tierline_cloud.data import pad_left
+from tierline_cloud.data import Sequences, pad_left
 from tierline_cloud.factory import Factory, Source
 from tierline_cloud.recipes import FULL, QUICK, Recipe
 from tierline_cloud.run import CHANNELS, load_cloud
@@ -60,7 +59,7 @@ def test_training_yields_two_signed_bundles_that_open(run: Path) -> None:
     assert (cloud.tier, cloud.runtime.engine, cloud.runtime.architecture) == (
         "cloud",
         "torch",
-        "sasrec",
+        "sasrec-knn",
     )
     assert bundles["edge"].signed_by is not None
     assert edge.uncertainty is not None
@@ -81,17 +80,21 @@ def test_both_bundles_are_published_to_their_tiers_channels(run: Path) -> None:
 def test_the_cloud_bundles_golden_replies_are_the_models(run: Path) -> None:
     bundle = _bundles(run)["cloud"]
     model = load_cloud(bundle)
-    table = load(bundle.model_bytes())["table"]
+    length = model.network.config.max_history
     pairs = bundle.golden()
     assert any(request.query["history"].size == 0 for request, _ in pairs)
     for request, reply in pairs:
-        history = request.query["history"].astype(np.int64)[-model.config.max_history :]
-        ids = np.zeros((1, model.config.max_history), np.int64)
-        ids[0, ids.shape[1] - history.size :] = history
+        history = request.query["history"].astype(np.int64)
+        asker = Sequences(items=history, offsets=np.array([0, history.size]), n_items=200)
+        ids = pad_left(asker, length)
         asked = reply.items if request.candidates is None else request.candidates["id"]
         assert asked is not None
         assert not set(reply.items.tolist() if reply.items is not None else []) & {0, *history}
-        scores = table[asked.astype(int)] @ cloud_answers(model)(ids).hidden[0]
+        with torch.inference_mode():
+            hidden = model.network.hidden(torch.from_numpy(ids)).numpy()[0]
+        boost = model.boost(history)
+        assert boost is not None
+        scores = model.table[asked.astype(int)] @ hidden + boost[asked.astype(int)]
         assert reply.scores == pytest.approx(scores, abs=1e-4)
 
 
@@ -165,7 +168,7 @@ def test_damaged_cloud_weights_are_refused(run: Path, tmp_path: Path) -> None:
     assert manifest.runtime.config is not None
     config = {**manifest.runtime.config, "dim": 8}
     other = replace(manifest, runtime=replace(manifest.runtime, config=config))
-    with pytest.raises(BundleRefused, match="do not fit"):
+    with pytest.raises(BundleRefused, match="does not load"):
         load_cloud(replace(bundle, manifest=other))
 
 

@@ -28,7 +28,7 @@ class ItemKnn:
 
     starts: NDArray[np.int64]  # [n_items + 2]
     neighbours: NDArray[np.int64]
-    weights: NDArray[np.float64]
+    weights: NDArray[np.float32]
     n_items: int
 
     @classmethod
@@ -50,7 +50,7 @@ class ItemKnn:
         return cls(
             starts=np.searchsorted(queries, np.arange(rows + 1)),
             neighbours=targets,
-            weights=count * discount,
+            weights=(count * discount).astype(np.float32),
             n_items=train.n_items,
         )
 
@@ -58,13 +58,16 @@ class ItemKnn:
         """Scores of the whole catalogue for these users: float32[len(users), n_items + 1]."""
         result = np.zeros((users.size, self.n_items + 1), np.float32)
         for row, user in enumerate(users):
-            recent = histories.of(int(user))[::-1][:WINDOW]
-            spans = [slice(self.starts[item], self.starts[item + 1]) for item in recent]
-            if not spans:
-                continue
-            places = np.concatenate([self.neighbours[span] for span in spans])
-            parts = [self.weights[span] * DECAY**age for age, span in enumerate(spans)]
-            result[row] = np.bincount(
-                places, weights=np.concatenate(parts), minlength=self.n_items + 1
-            )
+            result[row] = self.scores_of(histories.of(int(user)))
         return result
+
+    def scores_of(self, history: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Scores of the whole catalogue for one history, oldest first: float64[n_items + 1]."""
+        spans = [slice(self.starts[item], self.starts[item + 1]) for item in history[::-1][:WINDOW]]
+        if not spans:
+            return np.zeros(self.n_items + 1)
+        places = np.concatenate([self.neighbours[span] for span in spans])
+        parts = [self.weights[span] * DECAY**age for age, span in enumerate(spans)]
+        scores = np.zeros(self.n_items + 1)
+        np.add.at(scores, places, np.concatenate(parts))
+        return scores

@@ -1,9 +1,8 @@
-"""Scores kind ``sequence`` with a full SASRec: histories in chunks of one shape, float32 rows."""
+"""Scores kind ``sequence`` with a full SASRec and its neighbours: float32 rows, one shape."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from safetensors.torch import load as load_safetensors
 
 from tierline import BundleRefused, ModelFailed
 from tierline.wire import CANDIDATE_IDS, ScoreReply, ScoreRequest
-from tierline_cloud.models.sasrec import SASRec, SASRecConfig
+from tierline_cloud.models.blend import ARCHITECTURES, CloudModel
 from tierline_cloud.serve.info import describe
 from tierline_kernels import dot_topk
 from tierline_serving.bundle import Bundle
@@ -34,13 +33,13 @@ class SequenceScorer:
         """Raises BundleRefused when the weights do not fit the architecture or the manifest."""
         spec = bundle.manifest.sequence
         runtime = bundle.manifest.runtime
-        if spec is None or runtime.architecture != "sasrec":
+        if spec is None or runtime.architecture not in ARCHITECTURES:
             raise BundleRefused(
                 f"bundle {bundle.id}: architecture {runtime.architecture!r} is unknown; "
-                "this version serves 'sasrec'"
+                f"this version serves {' and '.join(ARCHITECTURES)}"
             )
-        self._model = _load(bundle, runtime.config or {}, spec).eval()
-        self._table = self._model.table.detach().numpy()
+        self._model = _load(bundle, spec)
+        self._table = self._model.table
         self._requests = SequenceRequests(spec)
         self._bundle = bundle
         self._together = TOGETHER
@@ -70,15 +69,21 @@ class SequenceScorer:
 
     def _reply(self, request: ScoreRequest, hidden: NDArray[np.float32]) -> ScoreReply:
         items: NDArray[np.int64] | None = None
+        history = request.query[HISTORY].astype(np.int64)
+        boost = self._model.boost(history)
         if request.candidates is None:
-            seen = np.append(request.query[HISTORY].astype(np.int64), 0)
+            seen = np.append(history, 0)
             offsets = np.array([0, len(seen)], np.int64)
-            found = dot_topk(hidden[None], self._table, request.k or 1, exclude=(seen, offsets))
+            found = dot_topk(
+                hidden[None], self._table, request.k or 1, exclude=(seen, offsets), boost=boost
+            )
             scores, items = found.values[0], found.indices[0]
         else:
             wanted = request.candidates[CANDIDATE_IDS].astype(np.int64, copy=False)
             # Not a matrix product: a candidate's score must not depend on how many there are.
             scores = np.einsum("nd,d->n", self._table[wanted], hidden)
+            if boost is not None:
+                scores += boost[wanted]
             if not np.isfinite(scores).all():
                 raise ModelFailed("a score is not finite: state and item rows are too large")
         return ScoreReply(model=self.info.name, bundle=self.info.bundle, scores=scores, items=items)
@@ -90,7 +95,7 @@ class SequenceScorer:
         filled = np.concatenate([ids, np.zeros((missing, ids.shape[1]), np.int64)])
         with torch.inference_mode():
             parts = [
-                self._model.hidden(torch.from_numpy(filled[low : low + self._together]))
+                self._model.network.hidden(torch.from_numpy(filled[low : low + self._together]))
                 for low in range(0, len(filled), self._together)
             ]
             states: NDArray[np.float32] = torch.cat(parts).numpy()[:count]
@@ -120,14 +125,14 @@ class SequenceScorer:
             ) from error
 
 
-def _load(bundle: Bundle, config: Mapping[str, Any], spec: SequenceSpec) -> SASRec:
-    # Any: SASRecConfig checks the values
+def _load(bundle: Bundle, spec: SequenceSpec) -> CloudModel:
+    runtime = bundle.manifest.runtime
     try:
-        shape = SASRecConfig(**config)
-        model = SASRec(shape)
-        model.load_state_dict(load_safetensors(bundle.model_bytes()), strict=True)
+        tensors = load_safetensors(bundle.model_bytes())
+        model = CloudModel.from_bundle(runtime.architecture, runtime.config or {}, tensors)
     except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise BundleRefused(f"bundle {bundle.id}: the model does not load: {error}") from error
+    shape = model.network.config
     if (shape.n_items, shape.dim) != (spec.items, spec.dim) or shape.max_history < spec.max_history:
         raise BundleRefused(
             f"bundle {bundle.id}: runtime.config is for {shape.n_items} items of {shape.dim} "

@@ -61,8 +61,8 @@ def sasrec() -> SASRec:
     return SASRec(CONFIG).eval()
 
 
-def write_sasrec(folder: Path, **changes: object) -> Bundle:
-    """``changes`` replace entries of the manifest."""
+def write_sasrec(folder: Path, weights: bytes | None = None, /, **changes: object) -> Bundle:
+    """``weights`` None are the untrained model's; ``changes`` replace entries of the manifest."""
     prior = np.concatenate(([-np.inf], np.linspace(1, 0, ITEMS))).astype(np.float32)
     buffer = io.BytesIO()
     np.save(buffer, prior, allow_pickle=False)
@@ -83,7 +83,11 @@ def write_sasrec(folder: Path, **changes: object) -> Bundle:
         "prior": "prior.npy",
         **changes,
     }
-    files = {"model.safetensors": save(sasrec().state_dict()), "prior.npy": buffer.getvalue()}
+    weights = save(sasrec().state_dict()) if weights is None else weights
+    files: dict[str, Path | bytes] = {
+        "model.safetensors": weights,
+        "prior.npy": buffer.getvalue(),
+    }
     return write_bundle(files, manifest, folder)
 
 
