@@ -128,7 +128,8 @@ class Factory:
     # ── models ────────────────────────────────────────────────────────────────────────────────
     @cached_property
     def baselines(self) -> Stage:
-        return self._store.run("baselines", self._baselines, inputs={}, after=(self.ingest,))
+        inputs = {"format": 2}  # since 2 the neighbours are kept for the blend
+        return self._store.run("baselines", self._baselines, inputs=inputs, after=(self.ingest,))
 
     def _baselines(self, folder: Path, key: str) -> Result:
         split = self.split
