@@ -41,6 +41,10 @@ class Result:
     target: float
 
 
+# torch's worker threads spin on their processors after a call; whoever is measured next waits for
+# them to go to sleep, so that neither side pays for the other.
+REST = 0.05
+
 Case = tuple[str, str, Callable[[], Any], Callable[[], Any], float]
 
 
@@ -111,6 +115,7 @@ def measure(case: Case, warm: int, repeats: int) -> Result:
     taken: dict[str, list[float]] = {"ours": [], "torch": []}
     for turn in range(warm + repeats):
         for side, call in (("ours", ours), ("torch", theirs)):
+            time.sleep(REST)
             start = time.perf_counter()
             call()
             if turn >= warm:

@@ -74,7 +74,7 @@ def plan(n: int, k: int, recall: float) -> Buckets:
         count = 1
         while count * kept < n and expected_recall(n, k, Buckets(count, kept)) < recall:
             count = count * 9 // 8 + 1
-        if 1 < count and count * kept < n:
+        if count > 1 and count * kept < n:
             found.append(Buckets(count, kept))
     # One bucket has nothing to deal: it is the exact selection, kept for when no other plan fits.
     return min(found[1:] or found, key=lambda each: each.count * each.kept)

@@ -18,6 +18,7 @@ from tierline_kernels.layout import Float32Array, RowwiseInt8, Table
 
 # Below this many bytes a thread hand-over (about 30 µs) costs more than it saves.
 SHARE_BYTES = 1 << 19
+SHARES_A_THREAD = 4
 # Float items are scored in blocks this tall: their scores stay in cache.
 BLOCK_ROWS = 4096
 # From this many queries a matrix product per block beats reading the block once a query.
@@ -40,18 +41,27 @@ def _pool(size: int, _process: int) -> ThreadPoolExecutor:
 
 
 def _shares(rows: int, work: int) -> list[tuple[int, int]]:
-    count = max(1, min(threads(), rows, work // SHARE_BYTES))
+    """Row ranges for ``work`` bytes: a few a thread, so that a thread that is held up by the
+    machine's other work does not hold up the answer."""
+    count = max(1, min(SHARES_A_THREAD * threads(), rows, work // SHARE_BYTES))
     edges = [rows * i // count for i in range(count + 1)]
     return list(pairwise(edges))
 
 
 def _run(part: Callable[[int, int, int], None], shares: list[tuple[int, int]]) -> None:
-    """Run ``part(share, low, high)`` for each share; the caller's thread takes the last one."""
-    pool = _pool(threads(), os.getpid()) if len(shares) > 1 else None
-    jobs = []
-    if pool is not None:
-        jobs = [pool.submit(part, i, *share) for i, share in enumerate(shares[:-1])]
-    part(len(shares) - 1, *shares[-1])
+    """Run ``part(share, low, high)`` for each share; the caller's thread works along."""
+    if len(shares) == 1:
+        part(0, *shares[0])
+        return
+    waiting = iter(enumerate(shares))
+
+    def work() -> None:
+        for share, (low, high) in waiting:
+            part(share, low, high)
+
+    hands = min(threads(), len(shares)) - 1
+    jobs = [_pool(threads(), os.getpid()).submit(work) for _ in range(hands)]
+    work()
     for job in jobs:
         job.result()
 
