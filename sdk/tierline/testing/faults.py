@@ -6,6 +6,7 @@ so that rare pairs meet), written down as text for a reproduction, and taken apa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from random import Random
@@ -85,10 +86,34 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         where = f"@{self.target}" if self.target else ""
-        return f"{self.kind}{where}[{self.start:.3f}+{self.length:.3f}]x{self.size:.3f}"
+        return f"{self.kind}{where}[{self.start:.4f}+{self.length:.4f}]x{self.size:.4f}"
 
 
 Schedule = tuple[Fault, ...]
+
+_WRITTEN = re.compile(r"([a-z_]+)(?:@(\S+?))?\[([0-9.]+)\+([0-9.]+)\]x([0-9.]+)")
+
+
+def write_schedule(faults: Schedule) -> str:
+    """A schedule as one line, which ``read_schedule`` reads."""
+    return "; ".join(str(fault) for fault in faults) or "none"
+
+
+def read_schedule(text: str) -> Schedule:
+    """The schedule in such a line. Raises ConfigurationError."""
+    faults: list[Fault] = []
+    for part in text.split(";"):
+        if part.strip() in ("", "none"):
+            continue
+        written = _WRITTEN.fullmatch(part.strip())
+        if written is None:
+            raise ConfigurationError(
+                f"{part.strip()!r} is no fault; write kind@url[start+length]xsize", key="schedule"
+            )
+        name, target, start, length, size = written.groups()
+        (kind,) = kinds_named([name])
+        faults.append(Fault(kind, target or "", float(start), float(length), float(size)))
+    return tuple(faults)
 
 
 def kinds_named(names: Collection[str]) -> tuple[FaultKind, ...]:

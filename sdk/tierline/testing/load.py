@@ -66,6 +66,14 @@ def steady_load(rate: float, duration: float, *, seed: int | str = 0, start: flo
     )
 
 
+def typical_load(rng: Random, *, calls: int, until: float, start: float = 0.0) -> Load:
+    """Ordinary calls of a few users: the client's own deadline and mode, bursts of one to eight."""
+    return tuple(
+        replace(call, deadline=None, mode=Mode.SEQUENTIAL, version=None)
+        for call in draw_load(rng, calls=calls, start=start, until=until)
+    )
+
+
 def draw_load(
     rng: Random,
     *,

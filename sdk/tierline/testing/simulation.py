@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
 from tierline._config import ClientConfig
-from tierline._exceptions import CallError
+from tierline._exceptions import CallError, ConfigurationError
 from tierline.testing import answers, budgets
 from tierline.testing.client import SimClock, SimulatedClient
 from tierline.testing.faults import (
@@ -20,8 +20,9 @@ from tierline.testing.faults import (
     Schedule,
     draw_schedule,
     kinds_named,
+    write_schedule,
 )
-from tierline.testing.load import Load, PlannedCall, draw_load
+from tierline.testing.load import Load, PlannedCall, typical_load
 from tierline.testing.loop import Deadlock, SimLoop
 from tierline.testing.network import SimLink
 from tierline.testing.nodes import NodeProfile
@@ -33,6 +34,10 @@ from tierline.testing.watch import Watch
 CHAOS = 4.0  # seconds in which faults drawn by `simulate` begin and end
 QUIET = 1.0  # seconds after the last call: whatever is still out by then has leaked
 DEFAULT_CALLS = 40
+
+
+# One's own property of a run: what is wrong with these outcomes, or None. Its name is the rule.
+Property = Callable[[Sequence[Outcome]], str | None]
 
 
 class PropertyFailed(AssertionError):
@@ -49,7 +54,8 @@ class Plan:
     profiles: Mapping[str, NodeProfile] = field(default_factory=dict)  # by URL
     prepare: bool = False  # fetch description and prior before the first call
     must_heal_by: float | None = None  # calls begun later than this must all be answered
-    horizon: float = 0.0  # the run lasts at least so long
+    properties: tuple[Property, ...] = ()  # one's own, beside those that always hold
+    command: str = "tierline simulate"  # what runs such a plan again, given seed and schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,20 +78,21 @@ class Run:
         """The same for the same plan and seed, in any process."""
         return self.trace.digest()
 
+    @property
+    def reproduction(self) -> str:
+        """The line that runs this again."""
+        schedule = write_schedule(self.plan.faults)
+        return f"{self.plan.command} --seed {self.seed} --schedule '{schedule}'"
+
     def check(self) -> Run:
         """Raise PropertyFailed unless every property held; returns the run."""
         if self.violations:
             shown = "\n  ".join(str(violation) for violation in self.violations[:5])
             raise PropertyFailed(
                 f"{len(self.violations)} violation(s) with seed {self.seed}:\n  {shown}\n"
-                f"faults: {describe(self.plan.faults)}"
+                f"reproduce: {self.reproduction}"
             )
         return self
-
-
-def describe(faults: Schedule) -> str:
-    """A schedule as one line."""
-    return "; ".join(str(fault) for fault in faults) or "none"
 
 
 def simulate(
@@ -95,12 +102,15 @@ def simulate(
     seed: int | str = 0,
     load: Load | None = None,
     profiles: Mapping[str, NodeProfile] | None = None,
+    properties: Sequence[Property] = (),
+    command: str = "tierline simulate CONFIG",
 ) -> Run:
     """Run ``config`` in virtual time against a simulated endpoint for each of its addresses.
 
     ``faults`` are kinds to draw from ("all", "none", or names of FaultKind) or a ready Schedule;
-    ``load`` None draws some forty calls. Call it outside of any running event loop. Nothing is
-    raised for a property that did not hold: see ``Run.violations`` and ``Run.check()``.
+    ``load`` None draws some forty ordinary calls; ``properties`` are your own, beside Tierline's.
+    Call it outside of any running event loop.
+    A property that did not hold raises nothing: see ``Run.violations`` and ``Run.check()``.
     """
     endpoints = [endpoint.url for tier in config.tiers for endpoint in tier.endpoints]
     schedule: Schedule
@@ -110,10 +120,16 @@ def simulate(
         kinds = kinds_named([str(name) for name in faults])
         schedule = draw_schedule(Random(f"{seed}/faults"), endpoints, until=CHAOS, kinds=kinds)
     if load is None:
-        load = draw_load(Random(f"{seed}/load"), calls=DEFAULT_CALLS, until=CHAOS)
-    return run_plan(
-        Plan(config=config, load=load, faults=schedule, profiles=profiles or {}), seed=seed
+        load = typical_load(Random(f"{seed}/load"), calls=DEFAULT_CALLS, until=CHAOS)
+    plan = Plan(
+        config=config,
+        load=load,
+        faults=schedule,
+        profiles=profiles or {},
+        properties=tuple(properties),
+        command=command,
     )
+    return run_plan(plan, seed=seed)
 
 
 def run_plan(plan: Plan, *, seed: int | str) -> Run:
@@ -125,6 +141,7 @@ class _Simulation:
     """One run in the making."""
 
     def __init__(self, plan: Plan, seed: int | str) -> None:
+        _check_targets(plan)
         self._plan = plan
         self._seed = seed
         self._loop = SimLoop(seed)
@@ -192,7 +209,7 @@ class _Simulation:
         for fault in plan.faults:
             loop.call_at(start + fault.start, self._strike, fault)
             loop.call_at(start + fault.start + fault.length, self._heal, fault)
-        last = plan.horizon
+        last = 0.0
         for planned in plan.load:
             loop.call_at(start + planned.at, self._spawn, planned)
             last = max(last, planned.at + (planned.deadline or plan.config.deadline))
@@ -243,6 +260,7 @@ class _Simulation:
             self._outcomes.append(Outcome(planned, watched.began, self._loop.time(), answer, error))
             name = self._outcomes[-1].name
             self._trace.add(self._loop.time(), "end", planned.number, name)
+            self._watch.breakers.look()
 
     # -- faults ------------------------------------------------------------------------------
 
@@ -303,6 +321,10 @@ class _Simulation:
             if late and (outcome.answer is None or outcome.answer.tier == "client"):
                 what = f"call {call.number}: {outcome.answer or outcome.error!r}"
                 watch.violations.append(Violation(outcome.ended, "what was mended heals", what))
+        for own in plan.properties:
+            wrong = own(self._outcomes)
+            if wrong is not None:
+                watch.violated(own.__name__, wrong)
         for rule, message in budgets.complaints(self._outcomes, plan.config):
             watch.violations.append(Violation(self._loop.time(), rule, message))
 
@@ -322,6 +344,16 @@ class _Simulation:
                 seen[f"reason {outcome.answer.reason}"] += 1
             for attempt in outcome.attempts:
                 seen[f"attempt {attempt.kind} {attempt.outcome}"] += 1
+
+
+def _check_targets(plan: Plan) -> None:
+    known = {endpoint.url for tier in plan.config.tiers for endpoint in tier.endpoints}
+    for fault in plan.faults:
+        placed = fault.target == "" if fault.kind in PROCESS_KINDS else fault.target in known
+        if not placed:
+            where = fault.target or "no endpoint"
+            message = f"{fault.kind} strikes {where}, which is not in the configuration"
+            raise ConfigurationError(message, key="faults")
 
 
 def default_profile(kind: str) -> NodeProfile:
