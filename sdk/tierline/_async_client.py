@@ -83,7 +83,8 @@ class AsyncClient(BaseClient):
         """Ask endpoints in turn for the model's description and popularity prior, so that the
         last rung is at hand before it is needed. Raises Unavailable when none answers."""
         failures = []
-        for url, channel in self._channels.items():
+        for url in self._askable():
+            channel = self._channels[url]
             try:
                 description = await channel.describe(model, timeout)
                 prior = await channel.prior(model, timeout)

@@ -16,6 +16,7 @@ import numpy as np
 
 from tierline._config import ClientConfig
 from tierline._core.fallback import Prior
+from tierline._core.sovereignty import View
 from tierline._exceptions import (
     BadRequest,
     ConfigurationError,
@@ -51,19 +52,37 @@ from tierline.wire.headers import (
 )
 
 EMBEDDED = "embedded:"
+EMBEDDED_NEEDS = ("onnxruntime", "numba", "cryptography")  # what the extra brings and it imports
 ModelDescription = dict[str, Any]  # the JSON of GET /v1/models/{name}, as the node wrote it
 
 
 class Outgoing:
     """One call's request, encoded at most once however many attempts it takes."""
 
-    __slots__ = ("_frame", "call_id", "request", "traceparent")
+    __slots__ = ("_frame", "_views", "call_id", "request", "traceparent")
 
     def __init__(self, request: ScoreRequest, call_id: str, traceparent: str | None) -> None:
         self.request = request
         self.call_id = call_id
         self.traceparent = traceparent
         self._frame: Sequence[Buffer] | None = None
+        self._views: dict[int, Outgoing] = {}
+
+    def seen_as(self, view: View) -> Outgoing:
+        """What of it this view shows: the same bytes for every attempt at the view's tier."""
+        known = self._views.get(id(view))
+        if known is None:
+            call_id, traceparent = view.headers(self.call_id, self.traceparent)
+            known = Outgoing(view.request, call_id, traceparent)
+            if known.sends_as(self):
+                known = self  # nothing is kept from this tier: the frame is shared
+            self._views[id(view)] = known
+        return known
+
+    def sends_as(self, other: Outgoing) -> bool:
+        """Whether both write the same bytes."""
+        headers = (self.call_id, self.traceparent) == (other.call_id, other.traceparent)
+        return headers and self.request is other.request
 
     @property
     def frame(self) -> Sequence[Buffer]:
@@ -281,6 +300,8 @@ def _open_scorer(url: str, config: ClientConfig) -> Any:  # Any: see EmbeddedCha
         try:
             opener = point.load()
         except ModuleNotFoundError as missing:
+            if (missing.name or "").partition(".")[0] not in EMBEDDED_NEEDS:
+                raise  # something of somebody else's is missing: an extra would not bring it
             raise MissingExtra("edge", f"an {EMBEDDED}PATH endpoint") from missing
         return opener(url.removeprefix(EMBEDDED), allow_unsigned=config.allow_unsigned)
     raise ConfigurationError("nothing installed opens embedded bundles", key="endpoints.url")

@@ -92,7 +92,8 @@ class Client(BaseClient):
         """Ask endpoints in turn for the model's description and popularity prior, so that the
         last rung is at hand before it is needed. Raises Unavailable when none answers."""
         failures = []
-        for url, channel in self._channels.items():
+        for url in self._askable():
+            channel = self._channels[url]
             try:
                 description = channel.describe(model, timeout)
                 prior = channel.prior(model, timeout)

@@ -22,6 +22,7 @@ class Attempt(NamedTuple):
     started: float
     ended: float
     outcome: str  # "ok", "abandoned", or a code of wire.errors / a transport failure's name
+    reduced: tuple[str, ...] = ()  # fields this endpoint did not see as they are: "query.user"
 
 
 class Answer:

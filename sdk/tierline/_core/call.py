@@ -17,6 +17,7 @@ from tierline._core.fleet import Fleet, TierState
 from tierline._core.hedging import hedge_after
 from tierline._core.retrying import Fault, backoff, fault_of, outcome_name, wants_retry
 from tierline._core.running import Running
+from tierline._core.sovereignty import gate_for, withheld
 from tierline._types import QUALITY_DEGRADED, QUALITY_EDGE, QUALITY_FULL, Answer, Attempt
 from tierline.wire.messages import CANDIDATE_IDS, ScoreReply, ScoreRequest
 
@@ -43,6 +44,7 @@ class ScoreCall:
         "_finished",
         "_fleet",
         "_free",
+        "_gate",
         "_held",
         "_held_tier",
         "_key",
@@ -75,6 +77,9 @@ class ScoreCall:
         self._tiers = fleet.permitted
         if sovereignty is not None:
             self._tiers = [t for t in self._tiers if sovereignty.permits(t.config)]
+        self._gate = gate_for(fleet.config.sovereignty, sovereignty, request)
+        if self._gate is not None:
+            self._tiers = [tier for tier in self._tiers if self._gate.asks(tier.config)]
         self._request = request
         self._fleet = fleet
         self._deadline = deadline
@@ -133,6 +138,8 @@ class ScoreCall:
         running = self._running.get(number)
         if running is None:
             return []
+        if self._gate is not None:
+            error = withheld(error)
         self._settle(number, running, outcome_name(error), now)
         fault = fault_of(error)
         breaker = running.breaker
@@ -203,8 +210,10 @@ class ScoreCall:
         number = self._started
         tried.append(endpoint.url)
         endpoint.inflight += 1
-        self._running[number] = Running(kind, tier, endpoint, breaker, permit, now)
-        start = StartAttempt(number, kind, endpoint, timeout_at)
+        view = None if self._gate is None else self._gate.view(tier.config)
+        reduced = () if view is None else view.reduced
+        self._running[number] = Running(kind, tier, endpoint, breaker, permit, now, reduced)
+        start = StartAttempt(number, kind, endpoint, timeout_at, view)
         return [start, *self._plan_hedge(tier, now)]
 
     def _may_spend(self, kind: str, now: float) -> bool:
@@ -339,6 +348,8 @@ class ScoreCall:
         self._finished = True
         if self._key is not None and quality != QUALITY_DEGRADED:
             self._fleet.last_good.remember(self._key, self._request, reply)
+        if self._gate is not None and any(a.reduced for a in self._attempts if a.tier == tier):
+            reason = f"{reason}; reduced_view"
         items = reply.items
         if items is None and self._request.candidates is not None:
             items = self._request.candidates.get(CANDIDATE_IDS)  # type: ignore[assignment]
@@ -370,17 +381,7 @@ class ScoreCall:
     def _settle(self, number: int, running: Running, outcome: str, now: float) -> None:
         del self._running[number]
         running.endpoint.inflight -= 1
-        self._attempts.append(
-            Attempt(
-                number,
-                running.kind,
-                running.tier.name,
-                running.endpoint.url,
-                running.started - self._begun,
-                now - self._begun,
-                outcome,
-            )
-        )
+        self._attempts.append(running.ended(number, outcome, self._begun, now))
 
     def _drop_running(self, now: float) -> list[Command]:
         """Take back every attempt that is out: no sample, no verdict, every place given back."""

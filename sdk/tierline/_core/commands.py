@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tierline._core.fleet import EndpointState
+    from tierline._core.sovereignty import View
     from tierline._exceptions import CallError
     from tierline._types import Answer
 
 
 class StartAttempt(NamedTuple):
-    """Send the request to this endpoint; report success, or failure at ``timeout_at`` at last."""
+    """Send the request to this endpoint; report success, or failure at ``timeout_at`` at last.
+    ``view`` is all that the endpoint may see of it (None: the whole)."""
 
     number: int
     kind: str
     endpoint: EndpointState
     timeout_at: float
+    view: View | None = None
 
 
 class CancelAttempt(NamedTuple):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tierline._core.breaker import Breaker, Permit
 from tierline._core.fleet import EndpointState, TierState
+from tierline._types import Attempt
 
 
 class Running:
     """An attempt that has not reported yet."""
 
-    __slots__ = ("breaker", "endpoint", "kind", "permit", "started", "tier")
+    __slots__ = ("breaker", "endpoint", "kind", "permit", "reduced", "started", "tier")
 
     def __init__(
         self,
@@ -19,6 +20,7 @@ class Running:
         breaker: Breaker,
         permit: Permit,
         started: float,
+        reduced: tuple[str, ...] = (),
     ) -> None:
         self.kind = kind
         self.tier = tier
@@ -26,3 +28,11 @@ class Running:
         self.breaker = breaker
         self.permit = permit
         self.started = started
+        self.reduced = reduced  # the fields its endpoint did not see as they are
+
+    def ended(self, number: int, outcome: str, begun: float, now: float) -> Attempt:
+        """The line it leaves in the call's answer or error."""
+        started, ended = self.started - begun, now - begun
+        endpoint = self.endpoint.url
+        name = self.tier.name
+        return Attempt(number, self.kind, name, endpoint, started, ended, outcome, self.reduced)

@@ -77,7 +77,8 @@ async def _ask(
     timeout = start.timeout_at - clock()
     if timeout <= 0:
         raise AttemptTimedOut("no time was left to start the attempt")
-    return await channels[start.endpoint.url].ask(outgoing, start.number, timeout)
+    seen = outgoing if start.view is None else outgoing.seen_as(start.view)
+    return await channels[start.endpoint.url].ask(seen, start.number, timeout)
 
 
 async def _next_event(

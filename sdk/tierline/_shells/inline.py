@@ -67,7 +67,8 @@ def _attempt(
     try:
         if timeout <= 0:
             raise AttemptTimedOut("no time was left to start the attempt")
-        reply = channels[start.endpoint.url].ask(outgoing, start.number, timeout)
+        seen = outgoing if start.view is None else outgoing.seen_as(start.view)
+        reply = channels[start.endpoint.url].ask(seen, start.number, timeout)
     except TierlineError as error:
         with lock:
             return call.attempt_failed(start.number, error, time.monotonic())

@@ -92,7 +92,8 @@ def _attempt(
         timeout = start.timeout_at - time.monotonic()
         if timeout <= 0:
             raise AttemptTimedOut("no time was left to start the attempt")
-        reply = channels[start.endpoint.url].ask(outgoing, start.number, timeout)
+        seen = outgoing if start.view is None else outgoing.seen_as(start.view)
+        reply = channels[start.endpoint.url].ask(seen, start.number, timeout)
     except BaseException as failure:  # delivered to the caller's thread, whatever it is
         reports.put(Report(start.number, None, failure))
     else:
