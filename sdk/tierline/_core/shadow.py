@@ -104,7 +104,7 @@ class RiskAlarm:
     the estimate is the difference estimator of survey sampling (Horvitz–Thompson with a model).
     """
 
-    __slots__ = ("_bets", "_level", "_log_wealth", "_plan", "alarmed")
+    __slots__ = ("_level", "_log_wealth", "_plan", "alarmed", "bets")
 
     def __init__(self, plan: ShadowPlan, *, alpha: float, delta: float) -> None:
         if not (0 < alpha < 1 and 0 < delta < 1):
@@ -115,8 +115,8 @@ class RiskAlarm:
         lowest = max(loss * (1 / chance - 1) for chance, loss in pairs)
         largest = LARGEST_FALL / (1 + lowest)
         best = SHIFT * alpha / plan.spread
-        self._bets = tuple(min(largest, scale * best) for scale in BETS)
-        self._log_wealth = [0.0] * len(self._bets)
+        self.bets = tuple(min(largest, scale * best) for scale in BETS)
+        self._log_wealth = [0.0] * len(self.bets)
         self._level = math.log(1 / delta)
         self.alarmed = False
 
@@ -145,9 +145,9 @@ class RiskAlarm:
         """ln of the mean wealth; the alarm rings at ln(1/δ)."""
         top = max(self._log_wealth)
         spread = sum(math.exp(one - top) for one in self._log_wealth)
-        return top + math.log(spread / len(self._bets))
+        return top + math.log(spread / len(self.bets))
 
     def _bet(self, excess: float) -> None:
-        for i, bet in enumerate(self._bets):
+        for i, bet in enumerate(self.bets):
             self._log_wealth[i] += math.log1p(bet * excess)
         self.alarmed = self.alarmed or self.log_wealth >= self._level

@@ -1,8 +1,8 @@
-"""Makes ``population`` importable for the tests beside it."""
+"""Makes the made-up populations of benchmarks/quality importable."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks" / "quality"))

@@ -9,83 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from shadow_traffic import ALPHA, DELTA, RATE, Traffic, first_rings, log_wealth
 
 from tierline._core.shadow import RiskAlarm, ShadowPlan
 
-ALPHA, DELTA, RATE = 0.05, 0.05, 0.02
-Floats = NDArray[np.float64]
-
-
-class Traffic:
-    """Calls whose kept ones lose .05 on average (so does half the shift to .08)."""
-
-    def __init__(self, *, spread: bool) -> None:
-        self._spread = spread
-        self.threshold, self._normal, self._worse = self._scales()
-
-    def calls(self, rng: np.random.Generator, n: int, risk: float) -> tuple[Floats, Floats]:
-        """n uncertainties and losses; kept calls lose ``risk`` (.05 or .08) on average."""
-        return self._draw(rng, n, {0.05: self._normal, 0.08: self._worse}[risk])
-
-    def _draw(self, rng: np.random.Generator, n: int, scale: float) -> tuple[Floats, Floats]:
-        hardness = rng.random(n)
-        uncertainty = np.clip(hardness + rng.normal(0, 0.12, n), 0, 1)
-        if self._spread:  # few calls lose much: standard deviation .16, the reference's case
-            changed = rng.random(n) < scale * 0.27 * hardness**1.5
-            return uncertainty, np.where(changed, rng.beta(2.2, 2.4, n), 0.0)
-        changed = rng.random(n) < 0.6 + 0.4 * hardness  # many lose a little, as lists do
-        losses = np.minimum(1.0, scale * hardness * rng.beta(1.5, 6.0, n))
-        return uncertainty, np.where(changed, losses, 0.0)
-
-    def _scales(self) -> tuple[float, float, float]:
-        threshold = float(np.quantile(self._draw(np.random.default_rng(1), 200_000, 1.0)[0], 0.6))
-        found = []
-        for risk in (0.05, 0.08):
-            low, high = 0.01, 20.0
-            for _ in range(30):
-                middle = math.sqrt(low * high)
-                u, losses = self._draw(np.random.default_rng(2), 200_000, middle)
-                above = np.where(u <= threshold, losses, 0.0).mean() > risk
-                low, high = (low, middle) if above else (middle, high)
-            found.append(low)
-        return threshold, found[0], found[1]
-
-    def plan(self, n: int = 4000) -> ShadowPlan:
-        uncertainty, losses = self.calls(np.random.default_rng(3), n, 0.05)
-        return ShadowPlan.fit(uncertainty, losses, threshold=self.threshold, rate=RATE)
-
-
 TRAFFIC = {spread: Traffic(spread=spread) for spread in (False, True)}
 PLAN = TRAFFIC[False].plan()
-
-
-def log_wealth(plan: ShadowPlan, alarm: RiskAlarm, kept: Floats, u: Floats, x: Floats) -> Floats:
-    """The alarm's log wealth after each call of many runs at once, from its own bets; a test below
-    holds it against the alarm itself. Arrays are [runs, calls]; x is −1 where not drawn."""
-    place = np.searchsorted(np.array(plan.edges), u)
-    expected, chances = np.array(plan.expected)[place], np.array(plan.chances)[place]
-    estimate = expected + np.where(x >= 0, (x - expected) / chances, 0.0)
-    excess = np.where(kept > 0, estimate, 0.0) - ALPHA
-    bets = alarm._bets
-    paths = np.stack([np.cumsum(np.log1p(bet * excess), axis=1) for bet in bets])
-    result: Floats = np.logaddexp.reduce(paths, axis=0) - math.log(len(bets))
-    return result
-
-
-def _runs(traffic: Traffic, plan: ShadowPlan, risk: float, runs: int, calls: int) -> Floats:
-    """Call after which each run rang (inf: never)."""
-    alarm = RiskAlarm(plan, alpha=ALPHA, delta=DELTA)
-    rng = np.random.default_rng(17)
-    rang = []
-    for _ in range(runs // 20):
-        u, losses = (part.reshape(20, calls) for part in traffic.calls(rng, 20 * calls, risk))
-        chances = np.array(plan.chances)[np.searchsorted(np.array(plan.edges), u)]
-        kept = u <= traffic.threshold
-        drawn = kept & (rng.random(u.shape) < chances)
-        above = log_wealth(plan, alarm, kept, u, np.where(drawn, losses, -1.0)) >= -math.log(DELTA)
-        rang.append(np.where(above.any(axis=1), above.argmax(axis=1) + 1.0, np.inf))
-    return np.concatenate(rang)
 
 
 @pytest.mark.parametrize(("spread", "detected"), [(False, 0.95), (True, 0.7)])
@@ -93,7 +22,7 @@ def test_a_risk_of_eight_percent_is_noticed_within_ten_thousand_calls(
     spread: bool, detected: float
 ) -> None:
     traffic = TRAFFIC[spread]
-    delays = _runs(traffic, traffic.plan(), 0.08, runs=100, calls=10_000)
+    delays = first_rings(traffic, traffic.plan(), risk=0.08, runs=100, calls=10_000)
     assert np.median(delays) <= 7000
     assert np.isfinite(delays).mean() >= detected
 
@@ -101,7 +30,7 @@ def test_a_risk_of_eight_percent_is_noticed_within_ten_thousand_calls(
 @pytest.mark.parametrize("spread", [False, True])
 def test_two_hundred_runs_without_a_change_ring_no_more_often_than_delta(spread: bool) -> None:
     traffic = TRAFFIC[spread]
-    delays = _runs(traffic, traffic.plan(), 0.05, runs=200, calls=10_000)
+    delays = first_rings(traffic, traffic.plan(), risk=0.05, runs=200, calls=10_000)
     assert np.isfinite(delays).mean() <= DELTA
 
 
@@ -119,7 +48,8 @@ def test_the_alarm_follows_the_formula_the_simulations_use() -> None:
         drawn = alarm.draws(uncertainty, dice)
         alarm.saw_kept(uncertainty, ALPHA, loss=loss if drawn else None)
         told.append(loss if drawn else -1.0)
-    path = log_wealth(plan, alarm, (u <= traffic.threshold)[None] * 1.0, u[None], np.array([told]))
+    kept = (u <= traffic.threshold)[None]
+    path = log_wealth(plan, alarm.bets, kept, u[None], np.array([told]))
     assert alarm.log_wealth == pytest.approx(path[0, -1])
     assert alarm.alarmed == bool((path >= -math.log(DELTA)).any())
 
