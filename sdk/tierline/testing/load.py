@@ -28,6 +28,7 @@ class PlannedCall:
     key: str | None = None
     version: str | None = None
     sovereignty: Sovereignty | None = None
+    given_up_at: int | None = None  # the caller gives up at this await of the call (from 0)
 
     @property
     def request(self) -> ScoreRequest:

@@ -12,6 +12,7 @@ from random import Random
 from tierline._config import ClientConfig
 from tierline._exceptions import CallError, ConfigurationError
 from tierline.testing import answers, budgets
+from tierline.testing.cancelling import give_up
 from tierline.testing.client import SimClock, SimulatedClient
 from tierline.testing.faults import (
     PROCESS_KINDS,
@@ -219,7 +220,10 @@ class _Simulation:
         await self._client.aclose()
 
     def _spawn(self, planned: PlannedCall) -> None:
-        task = self._loop.create_task(self._call(planned), name=f"call {planned.number}")
+        call = self._call(planned)
+        if planned.given_up_at is not None:
+            call = give_up(call, planned.given_up_at)
+        task = self._loop.create_task(call, name=f"call {planned.number}")
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._ended(task, planned))
         cancel = self._process.get(FaultKind.CANCEL)
@@ -309,7 +313,7 @@ class _Simulation:
         keyed: dict[str, list[PlannedCall]] = {}
         for outcome in self._outcomes:
             call = outcome.call
-            earlier = keyed.setdefault(call.key or "", []) if call.key else []
+            earlier = keyed.setdefault(call.key or repr(call.history), [])
             watched = watch.calls[call.number]
             for rule, message in answers.complaints(
                 outcome, watched, plan.config, self._links, earlier, self._grace(outcome)
