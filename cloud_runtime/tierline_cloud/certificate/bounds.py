@@ -22,7 +22,7 @@ def hoeffding_bentkus_p_value(risk: float, n: int, alpha: float, *, binary: bool
     """The p-value of "the mean loss exceeds ``alpha``" after ``n`` losses of mean ``risk``.
 
     min(exp(−n h₁(min(risk, α), α)), e·P(Bin(n, α) ≤ ⌈n·risk⌉)), the factor e dropped for losses
-    of 0 and 1. Source: Bates et al. 2021 (arXiv 2101.02703, Theorem 3 and Section 3.1.3), as in
+    of 0 and 1. Source: Bates et al. 2021 (arXiv 2101.02703), as in
     ``core/bounds.py`` of aangelopoulos/ltt and in MAPIE's ``ltt_procedure``.
     """
     _check_level("alpha", alpha)
@@ -37,7 +37,7 @@ def hoeffding_bentkus_p_value(risk: float, n: int, alpha: float, *, binary: bool
 def hoeffding_bentkus_bound(risk: float, n: int, delta: float) -> float:
     """inf{a : p(risk, n, a) ≤ δ}: the mean lies below with probability at least 1 − δ.
 
-    Source: inversion of the p-value above (Bates et al. 2021, Section 3.1).
+    Source: inversion of the p-value above (Bates et al. 2021).
     """
     _check_level("delta", delta)
     return _smallest(lambda a: hoeffding_bentkus_p_value(risk, n, a) <= delta, low=risk)

@@ -54,7 +54,7 @@ def fixed_sequence(
 
     P(R(t̂) ≤ alpha) ≥ 1 − delta. The order is fixed beforehand (the risk only grows with t), so
     there is no price for multiplicity. Source: Angelopoulos et al. 2021 (Learn then Test,
-    arXiv 2110.01052), Section 2.3.
+    arXiv 2110.01052), fixed-sequence testing.
     """
     accepted = float("nan")
     for threshold in grid:
@@ -98,7 +98,7 @@ def conformal_risk_threshold(
     """max{t : n/(n+1)·R̂(t) + 1/(n+1) ≤ alpha}: E[loss] ≤ alpha **in expectation only**, over the
     draw of the calibration users too. Never say "with confidence". NaN when no t qualifies.
 
-    Source: Angelopoulos et al. 2022 (Conformal Risk Control, arXiv 2208.02814), Equation 4.
+    Source: Angelopoulos et al. 2022 (Conformal Risk Control, arXiv 2208.02814).
     """
     n = losses.size
     fits = n / (n + 1) * empirical_risks(losses, uncertainty, grid) + 1 / (n + 1) <= alpha

@@ -82,7 +82,7 @@ def cascade_gains(
     edge: Floats, cloud: Floats, uncertainty: Floats, escalations: tuple[float, ...]
 ) -> list[CascadeGain]:
     """Retention = q/q_cloud and PGR = (q − q_edge)/(q_cloud − q_edge) with the most uncertain calls
-    escalated. One metric value a user and tier. Source: RouteLLM (arXiv 2406.18665), Section 3."""
+    escalated. One metric value a user and tier. Source: RouteLLM (arXiv 2406.18665)."""
     gap = cloud - edge
     error = float(gap.std(ddof=1)) / math.sqrt(gap.size) if gap.size > 1 else math.inf
     measurable = float(gap.mean()) >= 3 * error and float(gap.mean()) > 0
