@@ -12,6 +12,7 @@ from tierline._types import QUALITY_DEGRADED, QUALITY_EDGE, QUALITY_FULL, Answer
 from tierline.testing.load import PlannedCall
 from tierline.testing.network import SimLink
 from tierline.testing.outcome import Outcome
+from tierline.testing.privacy import shows
 from tierline.testing.truth import THRESHOLD, is_true, prior_scores
 from tierline.testing.watch import CallWatch
 
@@ -43,8 +44,11 @@ def complaints(
         late = outcome.ended - outcome.began - span
         yield "ends by the deadline", f"call {call.number} ended {late:.6f} s late"
     yield from _attempts(outcome, watched)
+    words = f"{outcome.answer!r} {outcome.error!r} {outcome.attempts!r}"
+    if shows(words, call.number):
+        yield "sovereign", f"call {call.number}: what is told of it names its private field"
     if outcome.answer is not None:
-        yield from _answer(outcome, outcome.answer, config, links, earlier)
+        yield from _answer(watched, outcome.answer, config, links, earlier)
 
 
 def _attempts(outcome: Outcome, watched: CallWatch) -> Iterator[Complaint]:
@@ -65,13 +69,13 @@ def _attempts(outcome: Outcome, watched: CallWatch) -> Iterator[Complaint]:
 
 
 def _answer(
-    outcome: Outcome,
+    watched: CallWatch,
     answer: Answer,
     config: ClientConfig,
     links: Mapping[str, SimLink],
     earlier: list[PlannedCall],
 ) -> Iterator[Complaint]:
-    call = outcome.call
+    call = watched.planned
     where = f"call {call.number}, {answer!r}"
     wanted = len(call.candidates) if call.candidates is not None else call.k
     if len(answer.scores) != wanted:
@@ -84,7 +88,7 @@ def _answer(
     if answer.tier == "client":
         yield from _fallback(call, answer, earlier, where)
     else:
-        yield from _fresh(call, answer, config, links, where)
+        yield from _fresh(watched, answer, config, links, where)
 
 
 def _fallback(
@@ -108,12 +112,13 @@ def _fallback(
 
 
 def _fresh(
-    call: PlannedCall,
+    watched: CallWatch,
     answer: Answer,
     config: ClientConfig,
     links: Mapping[str, SimLink],
     where: str,
 ) -> Iterator[Complaint]:
+    call = watched.planned
     tier = next((tier for tier in config.tiers if tier.name == answer.tier), None)
     good = [links[a.endpoint] for a in answer.attempts if a.outcome == "ok"]
     asked = [link for link in good if link.tier.name == answer.tier]
@@ -129,9 +134,7 @@ def _fresh(
     if answer.quality == QUALITY_DEGRADED and not answer.reason.startswith(DEGRADED):
         yield "labels are true", f"{where}: degraded, but why?"
     unsure = answer.uncertainty is not None and answer.uncertainty > THRESHOLD
-    threshold = config.escalation.threshold
-    if answer.quality == QUALITY_EDGE and call.mode is Mode.SEQUENTIAL and threshold is None:
-        policies = [p for p in (config.sovereignty, call.sovereignty) if p is not None]
-        clouds = [t for t in config.tiers if t.kind == "cloud"]
-        if unsure and any(all(p.permits(t) for p in policies) for t in clouds):
-            yield "labels are true", f"{where}: unsure, and yet not escalated"
+    kept = answer.quality == QUALITY_EDGE and call.mode is Mode.SEQUENTIAL
+    cloud = any(tier.kind == "cloud" and watched.permits(tier) for tier in config.tiers)
+    if kept and unsure and cloud and config.escalation.threshold is None:
+        yield "labels are true", f"{where}: unsure, and yet not escalated"

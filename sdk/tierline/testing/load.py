@@ -10,6 +10,7 @@ import numpy as np
 
 from tierline._config import Mode, Sovereignty
 from tierline.testing.nodes import BUNDLES
+from tierline.testing.privacy import FIELD, private_value
 from tierline.testing.truth import CATALOGUE, MODEL
 from tierline.wire import CANDIDATE_IDS, ScoreRequest
 
@@ -28,6 +29,7 @@ class PlannedCall:
     key: str | None = None
     version: str | None = None
     sovereignty: Sovereignty | None = None
+    private: bool = False  # carries the private field
     given_up_at: int | None = None  # the caller gives up at this await of the call (from 0)
 
     @property
@@ -36,9 +38,12 @@ class PlannedCall:
         candidates = None
         if self.candidates is not None:
             candidates = {CANDIDATE_IDS: np.array(self.candidates, np.int64)}
+        query = {"history": np.array(self.history, np.int64)}
+        if self.private:
+            query[FIELD] = np.array([private_value(self.number)], np.int64)
         return ScoreRequest(
             model=MODEL,
-            query={"history": np.array(self.history, np.int64)},
+            query=query,
             candidates=candidates,
             k=self.k,
             version=self.version,
@@ -108,6 +113,7 @@ def _draw_call(
         mode=rng.choice((Mode.SEQUENTIAL,) * 8 + (Mode.EDGE_ONLY, Mode.CLOUD_ONLY)),
         version=rng.choice((None,) * 7 + (BUNDLES[1], BUNDLES[2])),
         sovereignty=rng.choice(list(policies)),
+        private=True,
     )
     if rng.random() < 0.2:
         return replace(call, k=1 + int(rng.random() * 9))

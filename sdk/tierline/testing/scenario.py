@@ -19,12 +19,13 @@ from tierline._config import (
 from tierline.testing.faults import draw_schedule
 from tierline.testing.load import Load, draw_load, steady_load
 from tierline.testing.nodes import NodeProfile
+from tierline.testing.privacy import draw_field_policy
 from tierline.testing.simulation import Plan, Run, default_profile, run_plan
 
 CHAOS = 4.0  # seconds of faults; everything is mended when they are over
 SETTLING = 14.0  # seconds after that, with some calls, in which everything must heal
 PAUSE = 1.0  # seconds between the two: what crashed is cold no more
-CALLS, SETTLING_CALLS, FINAL_CALLS = 40, 20, 6
+CALLS, SETTLING_CALLS, FINAL_CALLS = 32, 14, 6
 
 
 def run_seed(seed: int) -> Run:
@@ -55,7 +56,7 @@ def _draw_load(rng: Random) -> Load:
     """Calls of every kind while faults last and while they heal; plain ones in the end."""
     policies: tuple[Sovereignty | None, ...] = (None, None, Sovereignty(regions=("eu",)))
     if rng.random() < 0.5:
-        policies += (Sovereignty(trust="private"),)
+        policies += (Sovereignty(trust="private"), draw_field_policy(rng))
     chaos = draw_load(rng, calls=CALLS, until=CHAOS, policies=policies)
     # One call at a time from here on: whoever half-opens has its probe to itself.
     settling = steady_load(SETTLING_CALLS / SETTLING, SETTLING, start=CHAOS + PAUSE)
@@ -76,9 +77,8 @@ def draw_config(rng: Random) -> ClientConfig:
         tiers.append(_tier(rng, "public", "cloud", 1 + int(rng.random() * 2), trust="public"))
     if len(tiers) > 1 and rng.random() < 0.1:
         del tiers[0]
-    sovereignty = rng.choice(
-        (Sovereignty(),) * 3 + (Sovereignty(trust="private"), Sovereignty(regions=("eu",)))
-    )
+    policies = (Sovereignty(trust="private"), Sovereignty(regions=("eu",)), draw_field_policy(rng))
+    sovereignty = rng.choice((Sovereignty(),) * 3 + policies)
     if not any(sovereignty.permits(tier) for tier in tiers):
         sovereignty = Sovereignty()
     return ClientConfig(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tierline._config import ClientConfig, Sovereignty
+from tierline._config import ClientConfig, Sovereignty, Tier
 from tierline.testing.breakers import BreakerWatch
 from tierline.testing.client import SimClock
 from tierline.testing.faults import FaultKind
@@ -18,6 +18,7 @@ from tierline.testing.loop import SimLoop
 from tierline.testing.network import SimLink
 from tierline.testing.nodes import Exchange
 from tierline.testing.outcome import Violation
+from tierline.testing.privacy import may_reach, may_see, shows
 from tierline.testing.trace import Detail, Trace
 
 TICK = 1e-6  # seconds; what floating point may lose on the way
@@ -37,10 +38,17 @@ class CallWatch:
     running: list[str] = field(default_factory=list)
     rejected: bool = False  # an endpoint said that the request itself is wrong
 
-    def permits(self, link: SimLink) -> bool:
-        """Whether its bytes may reach this endpoint."""
+    @property
+    def policies(self) -> list[Sovereignty]:
+        """The client's policy, and the call's own."""
         own = self.planned.sovereignty
-        return self.policy.permits(link.tier) and (own is None or own.permits(link.tier))
+        return [self.policy] if own is None else [self.policy, own]
+
+    def permits(self, tier: Tier) -> bool:
+        """Whether its bytes may reach this tier at all."""
+        if self.planned.private:
+            return may_reach(self.policies, tier)
+        return all(policy.permits(tier) for policy in self.policies)
 
 
 class Watch:
@@ -51,7 +59,6 @@ class Watch:
         self.seen: Counter[str] = Counter()
         self.calls: dict[int, CallWatch] = {}
         self.attempts = 0
-        self.bytes_by_tier: Counter[str] = Counter()
         self.forbidden_bytes = 0
         self.breakers = BreakerWatch(config.breaker, self)
         self._config = config
@@ -93,12 +100,16 @@ class Watch:
 
     def arrived(self, link: SimLink, exchange: Exchange) -> None:
         """The request's bytes have reached the endpoint's machine."""
-        size = sum(len(part) for part in exchange.request.body)
-        self.bytes_by_tier[link.tier.name] += size
         call = self.calls.get(exchange.call)
-        if call is not None and not call.permits(link):
-            self.forbidden_bytes += size
+        if call is None:
+            return
+        body = b"".join(exchange.request.body)
+        if not call.permits(link.tier):
+            self.forbidden_bytes += len(body)
             self.violated("sovereign", f"call {exchange.call} has reached {link.url}")
+        elif shows(body, exchange.call) and not may_see(call.policies, link.tier):
+            self.forbidden_bytes += 8
+            self.violated("sovereign", f"{link.url} sees the private field of call {exchange.call}")
 
     def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
         """The attempt is over for the client."""
@@ -136,5 +147,5 @@ class Watch:
         told = exchange.node_deadline
         if told is None or told > left + 0.001:
             self.violated("remaining time is sent", f"call {number}: told {told}, left {left:.6f}")
-        if not call.permits(link):
+        if not call.permits(link.tier):
             self.violated("sovereign", f"call {number} is sent to {link.url}")
