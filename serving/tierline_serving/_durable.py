@@ -30,12 +30,12 @@ def copy_new(source: Path, path: Path) -> None:
         os.fsync(writer.fileno())
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Give a file new content in one step: readers see the old bytes or the new ones."""
     descriptor, staged = tempfile.mkstemp(prefix=STAGING, dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

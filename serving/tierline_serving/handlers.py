@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from tierline import (
@@ -47,6 +48,14 @@ class Answer:
     expected_wait: float = 0.0  # seconds a request arriving now would wait: the load hint
 
 
+@dataclass(slots=True)
+class Measured:
+    """How a request ended, for the metrics: "ok", an error code, or "cancelled"."""
+
+    code: str = "cancelled"
+    queue: float | None = None
+
+
 class Handlers:
     """Answers decoded and encoded requests for every model of this endpoint."""
 
@@ -86,6 +95,16 @@ class Handlers:
         finally:
             self._metrics.ended(code, self._clock() - arrived_at, queue)
 
+    @contextmanager
+    def measured(self, arrived_at: float) -> Iterator[Measured]:
+        """Count a request of any protocol; fill in the code and queue time it ended with."""
+        self._metrics.began()
+        outcome = Measured()
+        try:
+            yield outcome
+        finally:
+            self._metrics.ended(outcome.code, self._clock() - arrived_at, outcome.queue)
+
     async def score(self, request: ScoreRequest, deadline: Deadline) -> ScoreReply:
         """Answer one request by its deadline. Raises CallError, and what a broken scorer raises."""
         now = self._clock()
@@ -100,6 +119,26 @@ class Handlers:
         _check_version(request, reply.bundle)  # a swap may have come between
         return reply
 
+    def deadline(
+        self, said: CallHeaders, arrived_at: float, timeout: float | None = None
+    ) -> Deadline:
+        """When the answer must be there: what the caller said, within what this endpoint grants.
+
+        ``timeout`` (seconds) is a limit the request's body names; it may only shorten.
+        """
+        at = arrived_at + self._settings.default_timeout
+        if said.deadline is not None:
+            at = min(said.deadline.at, arrived_at + self._settings.max_timeout)
+        elif timeout is not None:
+            at = arrived_at + min(timeout, self._settings.max_timeout)
+        if timeout is not None:
+            at = min(at, arrived_at + timeout)
+        return Deadline(at)
+
+    def expected_wait(self, model: str) -> float:
+        """Seconds a request arriving now would wait in the queue. Raises ModelNotFound."""
+        return self._runner(model).expected_wait()
+
     def models(self) -> list[ModelInfo]:
         """The models served now."""
         return [runner.scorer.info for runner in self._runners.values()]
@@ -107,6 +146,12 @@ class Handlers:
     def model(self, name: str) -> ModelInfo:
         """One model. Raises ModelNotFound."""
         return self._runner(name).scorer.info
+
+    def check_version(self, name: str, version: str | None) -> None:
+        """Raise ModelNotFound unless the model is served in this version (None: any)."""
+        served = self.model(name).bundle
+        if version not in (None, served):
+            raise ModelNotFound(f"model {name!r} is served here as {served}, not as {version!r}")
 
     def prior(self, name: str) -> ScoreReply:
         """The popularity prior of a model. Raises ModelNotFound, also when it has none."""
@@ -143,7 +188,7 @@ class Handlers:
         try:
             said = read_headers(headers, now=arrived_at)
             request_id = said.request_id
-            deadline = self._deadline(said, arrived_at)
+            deadline = self.deadline(said, arrived_at)
             if deadline.has_passed(self._clock()):
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
             request = decode_request(frame, self._limits)
@@ -155,11 +200,6 @@ class Handlers:
             return internal_error(error, request_id)
         wait = self._runner(request.model).expected_wait()
         return Answer(code=OK, frame=parts, request_id=request_id, reply=reply, expected_wait=wait)
-
-    def _deadline(self, said: CallHeaders, arrived_at: float) -> Deadline:
-        if said.deadline is None:
-            return Deadline(arrived_at + self._settings.default_timeout)
-        return Deadline(min(said.deadline.at, arrived_at + self._settings.max_timeout))
 
     def _runner(self, name: str) -> Runner:
         runner = self._runners.get(name)
@@ -194,12 +234,17 @@ def error_answer(error: ErrorReply, request_id: str | None = None) -> Answer:
     )
 
 
-def internal_error(error: Exception, request_id: str | None) -> Answer:
+def failure(error: Exception, request_id: str | None) -> tuple[ErrorReply, str]:
     """Log an unexpected exception; the caller learns an id to ask about, and nothing else."""
     known_id = request_id or uuid.uuid4().hex
     _log.error("request failed", exc_info=error, extra={"request_id": known_id})
     message = f"the model failed on this request; the server's log knows it as {known_id}"
-    return error_answer(ErrorReply(code="model_failed", message=message), known_id)
+    return ErrorReply(code="model_failed", message=message), known_id
+
+
+def internal_error(error: Exception, request_id: str | None) -> Answer:
+    """An unexpected exception as an answer, logged."""
+    return error_answer(*failure(error, request_id))
 
 
 def as_json(info: ModelInfo) -> dict[str, object]:

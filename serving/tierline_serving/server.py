@@ -7,30 +7,35 @@ import logging
 import math
 import signal
 import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import uvicorn
 
 from tierline import ConfigurationError, TierlineError
-from tierline.wire import ScoreRequest
+from tierline.wire import ScoreReply, ScoreRequest
+from tierline_serving.access.audit import AuditLog
+from tierline_serving.access.gate import Gate
+from tierline_serving.access.keyring import Keyring
 from tierline_serving.app import App
 from tierline_serving.batching import Runner
+from tierline_serving.batching.runner import BatchReport
+from tierline_serving.front.calls import Calls
+from tierline_serving.front.listeners import accept_all, address, listen
 from tierline_serving.handlers import Handlers, PriorLookup
 from tierline_serving.lifecycle import Event, Lifecycle
 from tierline_serving.metrics import Metrics
+from tierline_serving.oip.routes import OpenInference
+from tierline_serving.repository import WARM_UP_TIMEOUT, Repository, Source
 from tierline_serving.scorer import Scorer
 from tierline_serving.settings import KEEP_ALIVE, ServerSettings
+from tierline_serving.statistics import Statistics
 
 EXIT_DONE, EXIT_FAILED = 0, 1
 
-WARM_UP_TIMEOUT = 120.0  # seconds: a first run may compile kernels
 LINGER = 0.1  # seconds after the listener closed for requests already on their way in
-_BACKLOG = 2048
 _THREAD_GRACE = 1.0  # seconds for a scoring thread with nothing left to do to end
 
 _log = logging.getLogger("tierline.serving")
@@ -42,6 +47,7 @@ def serve(
     *,
     warm_up: Mapping[str, ScoreRequest] | None = None,
     prior: PriorLookup | None = None,
+    sources: Mapping[str, Source] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> int:
     """Serve the scorers until SIGTERM or SIGINT; returns an exit code.
@@ -49,11 +55,15 @@ def serve(
     ``warm_up`` maps a model to a request scored before the endpoint says it is ready; when one
     fails, nothing is served. The first signal drains: not ready, ``Connection: close`` on every
     answer, still accepting for ``lame_duck`` seconds, then at most ``drain`` more to finish. A
-    second one leaves at once. Returns 0 when everything accepted was answered, else 1. Owns the
-    scorers: they are closed on the way out. Raises ConfigurationError when it cannot listen.
+    second one leaves at once. ``sources`` says where a model is loaded from when an admin asks for
+    it. SIGHUP reads the key file again at once. Returns 0 when everything accepted was answered,
+    else 1. Owns the scorers: they are closed on the way out. Raises ConfigurationError when it
+    cannot listen.
     """
     settings = settings or ServerSettings()
-    server = Server(scorers, settings, warm_up=warm_up, prior=prior, say=say or _print)
+    server = Server(
+        scorers, settings, warm_up=warm_up, prior=prior, sources=sources, say=say or _print
+    )
     sockets = listen(settings)
     try:
         with asyncio.Runner(loop_factory=server.loop_factory()) as runner:
@@ -84,7 +94,7 @@ class _Uvicorn(uvicorn.Server):
             server.close()
         await asyncio.sleep(0)  # uvloop closes its own descriptors one turn later
         await asyncio.sleep(0)
-        accepted = [connection for listener in kept for connection in _accept_all(listener)]
+        accepted = [connection for listener in kept for connection in accept_all(listener)]
         for connection in accepted:
             await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
 
@@ -106,16 +116,41 @@ class Server:
         *,
         warm_up: Mapping[str, ScoreRequest] | None = None,
         prior: PriorLookup | None = None,
+        sources: Mapping[str, Source] | None = None,
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._warm_up = dict(warm_up or {})
         self._say = say
         self._lifecycle = Lifecycle()
-        metrics = Metrics()
-        self._runners = _runners(scorers, settings, metrics, self._warm_up)
-        handlers = Handlers(self._runners, settings, self._lifecycle, metrics, prior=prior)
-        self._http = _Uvicorn(_uvicorn_config(App(handlers, settings), settings))
+        metrics, statistics = Metrics(), Statistics()
+
+        def count(report: BatchReport) -> None:
+            metrics.batch_finished(report)
+            statistics.batch_finished(report, time.time())
+
+        def make_runner(scorer: Scorer) -> Runner:
+            return Runner(scorer, settings.batch, on_batch=count)
+
+        self._runners = _runners(scorers, make_runner, self._warm_up)
+        priors: dict[str, ScoreReply | None] = {}
+        self._repository = Repository(self._runners, make_runner, sources=sources, priors=priors)
+        handlers = Handlers(
+            self._runners, settings, self._lifecycle, metrics, prior=_latest(priors, prior)
+        )
+        self._gate = None if settings.keys is None else Gate(Keyring(settings.keys))
+        app = App(
+            handlers,
+            settings,
+            gate=self._gate,
+            inference=OpenInference(
+                Calls(handlers, settings),
+                repository=self._repository,
+                statistics=statistics,
+                audit=None if settings.audit is None else AuditLog(settings.audit),
+            ),
+        )
+        self._http = _Uvicorn(_uvicorn_config(app, settings))
         self._signals = 0
         self._asked_to_stop = asyncio.Event()
         self._told_twice = asyncio.Event()
@@ -129,6 +164,8 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        if self._gate is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._gate.look)
         for runner in self._runners.values():
             runner.start()
         serving = asyncio.create_task(self._http.serve(sockets=list(sockets)))
@@ -222,96 +259,32 @@ class Server:
         return f"ready on {where} ({what})"
 
 
-def listen(settings: ServerSettings) -> list[socket.socket]:
-    """Bind what the settings name. Raises ConfigurationError with the reason when it cannot."""
-    sockets: list[socket.socket] = []
-    try:
-        if settings.port is not None:
-            sockets.append(_listen_tcp(settings.host, settings.port))
-        if settings.unix_socket is not None:
-            sockets.append(_listen_unix(settings.unix_socket))
-    except BaseException:
-        for listener in sockets:
-            listener.close()
-        raise
-    return sockets
-
-
-def address(listener: socket.socket) -> str:
-    """Where a bound socket is reached, as the URL a client is given."""
-    name = listener.getsockname()
-    if listener.family == socket.AF_UNIX:
-        return f"unix://{name}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"http://{host}:{name[1]}"
-
-
-def _listen_tcp(host: str, port: int) -> socket.socket:
-    bare = host.strip("[]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-    try:
-        listener = socket.create_server((bare, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}", key="port"
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _listen_unix(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
-            path.unlink()  # left behind by a process that was killed
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {path}: {error.strerror or error}", key="unix_socket"
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    """Take what waits on a listener, and close it at once."""
-    accepted: list[socket.socket] = []
-    with listener:
-        listener.setblocking(False)
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except BlockingIOError:
-                break
-            connection.setblocking(False)
-            accepted.append(connection)
-    return accepted
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
 def _runners(
     scorers: Sequence[Scorer],
-    settings: ServerSettings,
-    metrics: Metrics,
+    make_runner: Callable[[Scorer], Runner],
     warm_up: Mapping[str, ScoreRequest],
 ) -> dict[str, Runner]:
     runners: dict[str, Runner] = {}
     for scorer in scorers:
         if scorer.info.name in runners:
             raise ConfigurationError(f"two scorers serve the model {scorer.info.name!r}")
-        runners[scorer.info.name] = Runner(scorer, settings.batch, on_batch=metrics.batch_finished)
+        runners[scorer.info.name] = make_runner(scorer)
     if not runners:
         raise ConfigurationError("give at least one scorer to serve")
     if unknown := sorted(set(warm_up) - set(runners)):
         raise ConfigurationError(f"warm-up requests for models not served: {', '.join(unknown)}")
     return runners
+
+
+def _latest(priors: Mapping[str, ScoreReply | None], first: PriorLookup | None) -> PriorLookup:
+    """The prior of the bundle loaded last, else the one the process was started with."""
+
+    def look_up(name: str) -> ScoreReply | None:
+        if name in priors:
+            return priors[name]
+        return None if first is None else first(name)
+
+    return look_up
 
 
 def _uvicorn_config(app: App, settings: ServerSettings) -> uvicorn.Config:

@@ -39,6 +39,8 @@ class ServerSettings:
     read_timeout: float = DEFAULT_READ_TIMEOUT
     lame_duck: float = DEFAULT_LAME_DUCK
     drain: float = DEFAULT_DRAIN
+    keys: Path | None = None
+    audit: Path | None = None
 
     def __post_init__(self) -> None:
         self._check_addresses()

@@ -38,6 +38,8 @@ class BatchReport:
     compute: float
     runs: int  # 1; more when the batch failed and was taken apart
     failed: int
+    bundle: str
+    queue: float  # seconds its requests waited, all together
 
 
 class _Pending:
@@ -264,15 +266,24 @@ class Runner:
         isolated = score_each(self.scorer.score, [each.request for each in tickets], is_wanted)
         finished = self._clock()
         compute = finished - started
+        waited = 0.0
         for pending in tickets:
             pending.queue = max(0.0, started - pending.submitted_at)
             pending.compute = compute
+            waited += pending.queue
         failed = sum(isinstance(outcome, Exception) for outcome in isolated.outcomes)
         if isolated.runs == 1 and not failed:
             with self._lock:
                 self._admission.observe(batch.rows, compute, finished)
         report = BatchReport(
-            self.scorer.info.name, len(tickets), batch.rows, compute, isolated.runs, failed
+            model=self.scorer.info.name,
+            requests=len(tickets),
+            rows=batch.rows,
+            compute=compute,
+            runs=isolated.runs,
+            failed=failed,
+            bundle=self.scorer.info.bundle,
+            queue=waited,
         )
         return isolated.outcomes, report
 

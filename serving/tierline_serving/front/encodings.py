@@ -33,7 +33,9 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
     except zlib.error as error:
         raise Refused("bad_request", f"the body is not valid {name} data") from error
     if len(plain) > limit:
-        raise Refused("too_large", f"the body inflates beyond what this endpoint takes ({limit} bytes)")
+        raise Refused(
+            "too_large", f"the body inflates beyond what this endpoint takes ({limit} bytes)"
+        )
     if not inflater.eof or inflater.unused_data:
         raise Refused("bad_request", f"the body is not one whole {name} stream")
     return plain

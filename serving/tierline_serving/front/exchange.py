@@ -125,6 +125,12 @@ class DisconnectWatch:
             self._handling.cancel()
 
 
+def raw_path(scope: Scope) -> str:
+    """The path as it was sent, percent signs and all."""
+    raw = scope.get("raw_path")
+    return raw.decode("ascii", "replace") if raw else str(scope["path"])
+
+
 def text_headers(raw: RawHeaders) -> dict[str, str]:
     """Header names (lower case) and values as text. Raises Refused when there are too many."""
     if len(raw) > MAX_HEADERS:

@@ -1,0 +1,1 @@
+"""Who may do what here: bearer keys with scopes, rate limits, and an audit log that shows edits."""

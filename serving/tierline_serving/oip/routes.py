@@ -1,0 +1,233 @@
+"""Answers every operation of the Open Inference Protocol; errors are JSON ``{"error": …}``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from tierline import BadRequest, CallError
+from tierline.wire import Limits, ScoreReply
+from tierline_serving.access.audit import AuditLog
+from tierline_serving.front.calls import Arrived, Caller, Calls, as_refused
+from tierline_serving.front.exchange import (
+    JSON_TYPE,
+    Receive,
+    Refused,
+    Response,
+    Scope,
+    Send,
+    raw_path,
+    retry_header,
+    text_headers,
+)
+from tierline_serving.oip.documents import (
+    index_document,
+    model_config,
+    model_document,
+    server_document,
+    statistics_document,
+)
+from tierline_serving.oip.paths import Operation, Target, target_of
+from tierline_serving.oip.requests import HEADER_LENGTH, parse_document, parse_infer
+from tierline_serving.oip.responses import infer_response, json_response
+from tierline_serving.oip.signatures import Signature, pinned_version
+from tierline_serving.repository import Repository
+from tierline_serving.scorer import ModelInfo
+from tierline_serving.statistics import Statistics
+
+_BINARY_EXTENSION_TYPE: Final = "application/octet-stream"
+
+
+class OpenInference:
+    """The routes under ``/v2``."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        *,
+        repository: Repository | None = None,
+        statistics: Statistics | None = None,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self._calls = calls
+        self._handlers = calls.handlers
+        self._repository = repository
+        self._statistics = statistics or Statistics()
+        self._audit = audit
+        self._limits = Limits(max_frame_bytes=calls.settings.max_body_bytes)
+        self._signatures: dict[str, tuple[ModelInfo, Signature]] = {}
+
+    async def handle(
+        self, scope: Scope, receive: Receive, send: Send, caller: Caller | None
+    ) -> None:
+        """Answer one request."""
+        target = target_of(raw_path(scope))
+        if target is None:
+            refused = Refused("bad_request", f"there is nothing at {scope['path']!r}", 404)
+            await self._calls.send(send, self.refusal(refused))
+        elif target.operation.verb not in ("", scope["method"]):
+            verb = target.operation.verb
+            allow = ((b"allow", verb.encode()),)
+            message = f"{scope['method']} is not for here; use {verb}"
+            refused = Refused("bad_request", message, 405, headers=allow)
+            await self._calls.send(send, self.refusal(refused))
+        elif target.operation is Operation.INFER:
+
+            async def infer(arrived: Arrived) -> tuple[Response, ScoreReply | None]:
+                return await self._infer(target, arrived)
+
+            await self._calls.answer(scope, receive, send, infer, self.refusal)
+        else:
+            await self._tell(scope, receive, send, target, caller)
+
+    def refusal(self, refused: Refused) -> Response:
+        """An error in the protocol's form."""
+        headers = (*refused.headers, *retry_header(refused.error.retry_after))
+        body = json_response({"error": refused.error.message}).body
+        return Response(refused.status, body, ((b"content-type", JSON_TYPE), *headers))
+
+    # Inference
+
+    async def _infer(self, target: Target, arrived: Arrived) -> tuple[Response, ScoreReply]:
+        info, signature = self._model(target.model)
+        length = arrived.headers.get(HEADER_LENGTH)
+        if length is None and _is_octets(arrived):
+            raise BadRequest("a binary body needs the header Inference-Header-Content-Length")
+        request = parse_infer(arrived.body, length, signature.inputs, self._limits)
+        signature.check_outputs(request)
+        version = pinned_version(info, target.version)
+        reply = await self._calls.score(
+            signature.score_request(target.model, version, request), arrived, request.timeout
+        )
+        return infer_response(request, reply, signature.answered(reply)), reply
+
+    def _model(self, name: str) -> tuple[ModelInfo, Signature]:
+        info = self._handlers.model(name)
+        known = self._signatures.get(name)
+        if known is None or known[0] is not info:
+            known = self._signatures[name] = (info, Signature.of(info))
+        return known
+
+    # Everything else
+
+    async def _tell(
+        self, scope: Scope, receive: Receive, send: Send, target: Target, caller: Caller | None
+    ) -> None:
+        try:
+            headers = text_headers(scope["headers"])
+            if target.operation.verb == "POST":
+                arrived = await self._calls.read(headers, receive, 0.0)
+                if arrived is None:
+                    return  # the caller hung up while sending
+                response = await self._act(target, parse_document(arrived.body), caller)
+            else:
+                response = self._described(target)
+        except Exception as error:  # the shell's edge: told to the caller in his protocol
+            response = self.refusal(as_refused(error))
+            headers = {}
+        await self._calls.send(send, response, headers.get("accept-encoding", ""))
+
+    def _described(self, target: Target) -> Response:
+        match target.operation:
+            case Operation.SERVER:
+                return json_response(server_document())
+            case Operation.LIVE:
+                return json_response({"live": True})
+            case Operation.READY:
+                ready = self._handlers.is_ready
+                return json_response({"ready": ready}, 200 if ready else 503)
+            case Operation.MODELS:
+                return json_response({"models": [i.name for i in self._handlers.models()]})
+            case Operation.ALL_STATISTICS:
+                return self._statistics_of(self._handlers.models())
+            case Operation.UNSERVED:
+                message = "this part of the protocol is not served here: " + _UNSERVED_PARTS
+                raise Refused("bad_request", message, 501)
+            case _:
+                return self._described_model(target)
+
+    def _described_model(self, target: Target) -> Response:
+        info, signature = self._model(target.model)
+        self._handlers.check_version(target.model, pinned_version(info, target.version))
+        match target.operation:
+            case Operation.MODEL:
+                return json_response(model_document(info, signature))
+            case Operation.MODEL_READY:
+                ready = self._handlers.is_ready
+                return json_response({"name": info.name, "ready": ready}, 200 if ready else 503)
+            case Operation.CONFIG:
+                return json_response(model_config(info, signature))
+            case _:
+                return self._statistics_of([info])
+
+    def _statistics_of(self, infos: list[ModelInfo]) -> Response:
+        counted = [(info, self._statistics.of(info.name, info.bundle)) for info in infos]
+        return json_response({"model_stats": [statistics_document(*each) for each in counted]})
+
+    async def _act(
+        self, target: Target, document: dict[str, object], caller: Caller | None
+    ) -> Response:
+        if self._repository is None:
+            raise Refused("bad_request", "this endpoint keeps no repository of models", 501)
+        if target.operation is Operation.INDEX:
+            only_ready = document.get("ready", False)
+            if not isinstance(only_ready, bool):
+                raise BadRequest("ready must be true or false")
+            return json_response(index_document(self._repository.index(), only_ready=only_ready))
+        if caller is None:
+            raise Refused(
+                "not_permitted",
+                "loading and unloading need access control: start with --keys, and come with a key "
+                "of scope admin",
+            )
+        _check_nothing_brought(document)
+        # Shielded: a caller who hangs up must not leave a swap half done.
+        await asyncio.shield(self._load_or_unload(self._repository, target, caller))
+        return json_response({})
+
+    async def _load_or_unload(self, repository: Repository, target: Target, caller: Caller) -> None:
+        action = "load" if target.operation is Operation.LOAD else "unload"
+        change = repository.load if action == "load" else repository.unload
+        # Asked first: what cannot be written down is not done.
+        await self._record(caller, action, target.model, {"outcome": "asked"})
+        outcome: dict[str, str] = {"outcome": "failed"}
+        try:
+            bundle = await change(target.model)
+            outcome = {"outcome": "done", "bundle": bundle or ""}
+        except CallError as error:
+            outcome["reason"] = str(error)
+            raise
+        finally:
+            await self._record(caller, action, target.model, outcome)
+
+    async def _record(
+        self, caller: Caller, action: str, model: str, detail: dict[str, str]
+    ) -> None:
+        if self._audit is not None:
+            await asyncio.to_thread(
+                self._audit.append,
+                actor=f"key:{caller.key_id}",
+                action=f"model.{action}",
+                subject=model,
+                detail=detail,
+            )
+
+
+_UNSERVED_PARTS: Final = "shared memory, tracing, logging settings and text generation"
+
+
+def _check_nothing_brought(document: dict[str, object]) -> None:
+    """Models come from where the process was told to take them, never from a request."""
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise BadRequest("parameters must be a JSON object")
+    if brought := sorted(set(parameters) - {"unload_dependents"}):
+        raise BadRequest(
+            f"this endpoint loads bundles from its own source only; it takes no {brought[0][:80]!r}"
+        )
+    if parameters.get("unload_dependents"):
+        raise BadRequest("models here have no dependents; leave unload_dependents out")
+
+
+def _is_octets(arrived: Arrived) -> bool:
+    return arrived.headers.get("content-type", "").startswith(_BINARY_EXTENSION_TYPE)
