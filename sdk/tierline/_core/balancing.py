@@ -1,19 +1,24 @@
-"""Which of several usable endpoints: pure choices over what the fleet believes of each."""
+"""Which of several usable endpoints: pure choices over what the fleet believes of each.
+
+An endpoint that comes back slowly counts with a part of its share in every one of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
+from math import ceil
 from typing import TYPE_CHECKING
 
 from tierline._config import Balancing
 from tierline._core.dice import Dice
 
 if TYPE_CHECKING:
-    from tierline._core.fleet import EndpointState
+    from tierline._core.endpoints import EndpointState
 
 RING_POINTS = 64  # per endpoint; spreads two endpoints within about 10 % of even
+BOUND = 1.25  # no endpoint of a ring has more than this times the mean of attempts out
 
 
 def choose(
@@ -28,28 +33,51 @@ def choose(
     """One of ``usable`` (not empty). ``turn`` counts the tier's choices, ``key`` is the call's."""
     if len(usable) == 1:
         return usable[0]
+    if balancing is Balancing.LEAST_LOADED:
+        return lesser(*two_of(usable, dice), now, dice)
+    if any(endpoint.standing.ramp_from is not None for endpoint in usable):
+        usable = _without_some_that_come_back(usable, now, dice)
     match balancing:
-        case Balancing.LEAST_LOADED:
-            return _lesser_of_two(usable, now, dice)
         case Balancing.ROUND_ROBIN:
             return usable[turn % len(usable)]
         case Balancing.RANDOM:
             return usable[int(dice.random() * len(usable))]
         case Balancing.WEIGHTED:
             return _weighted(usable, dice)
-        case Balancing.CONSISTENT_HASH:
-            if key is None:  # nothing to be faithful to
-                return _lesser_of_two(usable, now, dice)
+        case Balancing.CONSISTENT_HASH if key is not None:
             return _on_ring(usable, key)
+        case _:  # a ring without a key: nothing to be faithful to
+            return lesser(*two_of(usable, dice), now, dice)
 
 
-def _lesser_of_two(usable: Sequence[EndpointState], now: float, dice: Dice) -> EndpointState:
-    first = int(dice.random() * len(usable))
-    second = int(dice.random() * (len(usable) - 1))
+def two_of(endpoints: Sequence[EndpointState], dice: Dice) -> tuple[EndpointState, EndpointState]:
+    """Two different ones, drawn at random (there are two at least)."""
+    first = int(dice.random() * len(endpoints))
+    second = int(dice.random() * (len(endpoints) - 1))
     if second >= first:
         second += 1
-    a, b = usable[first], usable[second]
-    return a if a.load(now) <= b.load(now) else b
+    return endpoints[first], endpoints[second]
+
+
+def lesser(one: EndpointState, other: EndpointState, now: float, dice: Dice) -> EndpointState:
+    """The lesser loaded of two."""
+    load, others = one.load(now), other.load(now)
+    if one.standing.ramp_from is not None or other.standing.ramp_from is not None:
+        # In its share of the draws an endpoint that comes back counts as any other; in the rest it
+        # seems busier than it is, and still gets what an overloaded peer could not take.
+        shares = one.standing.share(now), other.standing.share(now)
+        if dice.random() >= min(shares):
+            load, others = load / shares[0], others / shares[1]
+            if load == others:
+                return one if shares[0] >= shares[1] else other
+    return one if load <= others else other
+
+
+def _without_some_that_come_back(
+    usable: Sequence[EndpointState], now: float, dice: Dice
+) -> Sequence[EndpointState]:
+    kept = [e for e in usable if e.standing.is_plain or dice.random() < e.standing.share(now)]
+    return kept or usable
 
 
 def _weighted(usable: Sequence[EndpointState], dice: Dice) -> EndpointState:
@@ -67,8 +95,16 @@ def ring_points(url: str) -> list[int]:
 
 
 def _on_ring(usable: Sequence[EndpointState], key: str) -> EndpointState:
+    """The endpoint after the key's place; the next with room while one has too much of the load
+    (consistent hashing with bounded loads: Mirrokni, Thorup, Zadimoghaddam 2018)."""
     ring = sorted((point, i) for i, endpoint in enumerate(usable) for point in endpoint.ring)
     place = bisect_right(ring, (_hash(key), len(usable)))
+    out = sum(endpoint.inflight for endpoint in usable) + 1  # the one to be placed included
+    whole = sum(endpoint.weight for endpoint in usable)
+    for step in range(len(ring)):
+        endpoint = usable[ring[(place + step) % len(ring)][1]]
+        if endpoint.inflight < ceil(BOUND * out * endpoint.weight / whole):
+            return endpoint
     return usable[ring[place % len(ring)][1]]
 
 

@@ -12,8 +12,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from tierline._config import BreakerPolicy
+from tierline._core.windows import OutcomeWindow
 
-BUCKETS = 10
 PROBE_LIMITS = (1, 2, 4)  # how many probes at once, as successes come in
 
 
@@ -34,45 +34,49 @@ class Breaker:
     """One breaker. Told the time at every step; jitter comes as a number in [0, 1)."""
 
     __slots__ = (
-        "_bad",
+        "_closed_at",
+        "_closed_permit",
         "_consecutive",
-        "_epoch",
-        "_good",
         "_leases",
         "_opened_until",
         "_openings",
         "_policy",
         "_probes",
         "_successes",
-        "_width",
+        "_window",
         "generation",
+        "opened_by",
         "state",
     )
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self._policy = policy
-        self._width = policy.window / BUCKETS
         self.state = State.CLOSED
         self.generation = 0
-        self._openings = 0  # in a row, for the doubling wait
+        self.opened_by = ""  # "consecutive" | "rate" | "slow" | "probe" | "lease" | a trip's
+        self._openings = 0  # without a healthy spell between, for the doubling wait
         self._opened_until = 0.0
+        self._closed_at: float | None = None
+        self._closed_permit = Permit(0, None)
         self._leases: dict[int, float] = {}
         self._probes = 0
         self._successes = 0
-        self._clear()
+        self._consecutive = 0
+        self._window = OutcomeWindow(policy.window)
 
     def allows(self, now: float) -> bool:
-        """Whether ``acquire`` would give a permit now."""
+        """Whether ``acquire`` would give a permit now. A probe that has hung is judged here too."""
         if self.state is State.CLOSED:
             return True
         if self.state is State.OPEN:
             return now >= self._opened_until
-        return self._live_leases(now) < self._probe_limit()
+        self._expire(now)
+        return self.state is State.HALF_OPEN and len(self._leases) < self._probe_limit()
 
     def acquire(self, now: float, lease: float) -> Permit | None:
         """A permit, or None. ``lease`` is the seconds a half-open probe may take."""
         if self.state is State.CLOSED:
-            return Permit(self.generation, None)
+            return self._closed_permit
         if self.state is State.OPEN and now >= self._opened_until:
             self._enter(State.HALF_OPEN)
         if self.state is State.HALF_OPEN:
@@ -83,80 +87,77 @@ class Breaker:
         self._leases[self._probes] = now + lease
         return Permit(self.generation, self._probes)
 
-    def succeeded(self, permit: Permit, now: float) -> None:
+    def succeeded(self, permit: Permit, now: float, *, slow: bool = False) -> None:
+        """The attempt was answered; ``slow`` counts towards the slow-call rate."""
         if permit.generation != self.generation:
             return
         if permit.probe is None:
             self._consecutive = 0
-            self._turn(now)
-            self._good[self._epoch % BUCKETS] += 1
+            self._window.good(now, slow=slow)
+            if slow:
+                self._judge_slow(now)
         elif self._leases.pop(permit.probe, None) is not None:
             self._successes += 1
             if self._successes >= self._policy.close_after:
-                self._openings = 0
+                self._closed_at = now
                 self._enter(State.CLOSED)
 
     def failed(self, permit: Permit, now: float, jitter: float) -> None:
+        """The attempt failed, and the endpoint is to blame for this model."""
         if permit.generation != self.generation:
             return
         if permit.probe is not None:
             if self._leases.pop(permit.probe, None) is not None:
-                self._open(now, jitter)
+                self._open(now, jitter, "probe")
             return
         self._consecutive += 1
-        self._turn(now)
-        self._bad[self._epoch % BUCKETS] += 1
-        if self._consecutive >= self._policy.consecutive or self._rate_exceeded():
-            self._open(now, jitter)
+        self._window.bad(now)
+        if self._consecutive >= self._policy.consecutive:
+            self._open(now, jitter, "consecutive")
+            return
+        good, bad, _ = self._window.totals(now)
+        seen = good + bad
+        if seen >= self._policy.minimum_calls and bad >= self._policy.failure_rate * seen:
+            self._open(now, jitter, "rate")
 
     def released(self, permit: Permit) -> None:
         """The attempt was cancelled: neither good nor bad, its place is free again."""
         if permit.probe is not None and permit.generation == self.generation:
             self._leases.pop(permit.probe, None)
 
-    def _open(self, now: float, jitter: float) -> None:
-        wait = min(self._policy.open_cap, self._policy.open_for * 2.0**self._openings)
+    def trip(self, now: float, jitter: float, reason: str) -> None:
+        """Open it for what was learnt elsewhere."""
+        self._open(now, jitter, reason)
+
+    def _judge_slow(self, now: float) -> None:
+        good, bad, slow = self._window.totals(now)
+        seen = good + bad
+        # Failures count as slow: a timeout is the slowest answer of all.
+        if seen >= self._policy.minimum_calls and slow + bad >= self._policy.slow_rate * seen:
+            self._open(now, 0.5, "slow")
+
+    def _open(self, now: float, jitter: float, reason: str) -> None:
+        if self._closed_at is not None and now - self._closed_at >= self._policy.healthy_for:
+            self._openings = 0
+        wait = min(self._policy.open_cap, self._policy.open_for * 2.0 ** min(self._openings, 60))
         self._openings += 1
+        self._closed_at = None
         self._opened_until = now + wait * (0.5 + 0.5 * jitter)  # equal jitter: half fixed
+        self.opened_by = reason
         self._enter(State.OPEN)
 
     def _enter(self, state: State) -> None:
         self.state = state
         self.generation += 1
+        self._closed_permit = Permit(self.generation, None)
         self._leases = {}
         self._successes = 0
-        self._clear()
+        self._consecutive = 0
+        self._window.clear()
 
     def _expire(self, now: float) -> None:
         if any(until <= now for until in self._leases.values()):
-            self._open(now, 0.5)  # a probe that never came back has failed
-
-    def _live_leases(self, now: float) -> int:
-        return sum(1 for until in self._leases.values() if until > now)
+            self._open(now, 0.5, "lease")  # a probe that never came back has failed
 
     def _probe_limit(self) -> int:
         return PROBE_LIMITS[min(self._successes, len(PROBE_LIMITS) - 1)]
-
-    def _rate_exceeded(self) -> bool:
-        good, bad = sum(self._good), sum(self._bad)
-        seen = good + bad
-        return seen >= self._policy.minimum_calls and bad >= self._policy.failure_rate * seen
-
-    def _clear(self) -> None:
-        self._consecutive = 0
-        self._good = [0] * BUCKETS
-        self._bad = [0] * BUCKETS
-        self._epoch = -1
-
-    def _turn(self, now: float) -> None:
-        epoch = int(now / self._width)
-        if epoch <= self._epoch:
-            return
-        if self._epoch < 0 or epoch - self._epoch >= BUCKETS:
-            self._good = [0] * BUCKETS
-            self._bad = [0] * BUCKETS
-        else:
-            for bucket in range(self._epoch + 1, epoch + 1):
-                self._good[bucket % BUCKETS] = 0
-                self._bad[bucket % BUCKETS] = 0
-        self._epoch = epoch

@@ -1,4 +1,4 @@
-"""Is this reply an answer at all, and which error ends a call that nobody answered."""
+"""Is this reply an answer at all, what the caller gets for it, and which error ends a call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from tierline import _exceptions as errors
 from tierline._config import Mode
-from tierline.wire.messages import ScoreReply, ScoreRequest
+from tierline._types import Answer, Attempt
+from tierline.wire.messages import CANDIDATE_IDS, ScoreReply, ScoreRequest
 
 
 def wrong_answer(request: ScoreRequest, reply: ScoreReply) -> errors.ModelFailed | None:
@@ -30,6 +31,33 @@ def wrong_answer(request: ScoreRequest, reply: ScoreReply) -> errors.ModelFailed
     if request.version is not None and reply.bundle != request.version:
         return errors.ModelFailed(f"pinned to {request.version}, answered by {reply.bundle}")
     return None
+
+
+def answer_of(
+    request: ScoreRequest,
+    reply: ScoreReply,
+    *,
+    tier: str,
+    quality: str,
+    reason: str,
+    attempts: tuple[Attempt, ...],
+    elapsed: float,
+) -> Answer:
+    """What the caller gets for this reply."""
+    items = reply.items
+    if items is None and request.candidates is not None:
+        items = request.candidates.get(CANDIDATE_IDS)  # type: ignore[assignment]
+    return Answer(
+        reply.scores,
+        items,
+        tier=tier,
+        bundle=reply.bundle,
+        quality=quality,
+        reason=reason,
+        uncertainty=reply.uncertainty,
+        attempts=attempts,
+        elapsed=elapsed,
+    )
 
 
 def final_error(

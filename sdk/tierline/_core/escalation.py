@@ -1,14 +1,61 @@
-"""Is this edge answer too uncertain to keep, and if so, what stands in the way of the cloud."""
+"""Is this edge answer too uncertain to keep, and if so, what stands in the way of the cloud.
+
+The budget and the cloud's room are spent on the most uncertain calls first. While both are ample,
+the bundle's threshold decides alone. When little is left of either, the threshold rises: of the
+calls that were lately doubtful, only so large a part as there is room for is still escalated, the
+most certain being the first to stay.
+"""
 
 from __future__ import annotations
 
+from bisect import insort
+from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tierline._config import EscalationPolicy
-from tierline._core.fleet import Fleet, TierState
 from tierline.wire.messages import ScoreReply
 
+if TYPE_CHECKING:
+    from tierline._core.fleet import Fleet
+    from tierline._core.tiers import TierState
+
 START_GATE = 0.002  # an attempt with less time than this cannot come back
+REMEMBERED = 64  # doubtful calls that the raised threshold is read from
+FEWEST = 16  # with fewer the threshold stays where it is
+DEAD_BAND = 0.1  # how much more must be admitted again before the threshold falls
+
+
+class Pressure:
+    """How far the threshold has risen. Told of every doubtful call's uncertainty."""
+
+    __slots__ = ("_admitted", "_order", "_policy", "_recent")
+
+    def __init__(self, policy: EscalationPolicy) -> None:
+        self._policy = policy
+        self._recent: deque[float] = deque()
+        self._order: list[float] = []
+        self._admitted = 1.0  # the part of doubtful calls that is escalated
+
+    def admits(self, uncertainty: float, left: float) -> bool:
+        """Whether this doubtful call is among those still escalated. ``left`` is the part of budget
+        or room that is left, whichever is less, in [0, 1]."""
+        self._remember(uncertainty)
+        ease = self._policy.ease_below
+        part = min(1.0, max(0.0, left) / ease) if ease else 1.0
+        # It rises at once and falls with a dead band, or it would flutter with every token.
+        if part < self._admitted or part >= min(1.0, self._admitted + DEAD_BAND):
+            self._admitted = part
+        if self._admitted >= 1.0 or len(self._order) < FEWEST:
+            return True
+        place = int((1.0 - self._admitted) * len(self._order))
+        return place < len(self._order) and uncertainty >= self._order[place]
+
+    def _remember(self, uncertainty: float) -> None:
+        self._recent.append(uncertainty)
+        insort(self._order, uncertainty)
+        if len(self._recent) > REMEMBERED:
+            self._order.remove(self._recent.popleft())
 
 
 def is_uncertain(policy: EscalationPolicy, reply: ScoreReply) -> bool:
@@ -20,17 +67,30 @@ def is_uncertain(policy: EscalationPolicy, reply: ScoreReply) -> bool:
 
 
 def refusal(
-    fleet: Fleet, cloud: Sequence[TierState], model: str, remaining: float, now: float
+    fleet: Fleet,
+    cloud: Sequence[TierState],
+    model: str,
+    uncertainty: float,
+    remaining: float,
+    now: float,
 ) -> str:
-    """Why the cloud is not asked ("breaker", "deadline" or "budget"), or "" when it is.
+    """Why the cloud is not asked ("breaker", "deadline", "budget" or "threshold"), or "" when it
+    is.
 
     ``remaining`` is what is left of the deadline, in seconds: the cloud's median latency must fit
-    in. The budget is spent only when nothing else stands in the way.
+    in, as far as it was measured lately. The budget is spent only when nothing else stands in the
+    way.
     """
     reachable = [tier for tier in cloud if tier.has_room(model, now)]
     if not reachable:
         return "breaker"
-    typical = reachable[0].latencies(model).quantile(0.5) or 0.0
-    if remaining < max(START_GATE, typical):
+    if remaining < max(START_GATE, reachable[0].latencies(model).lately_typical(now)):
         return "deadline"
+    balance = fleet.escalations.balance(now)
+    if balance < 1.0:
+        return "budget"
+    capacity = fleet.escalations.capacity(now)
+    headroom = max(tier.headroom(model, now) for tier in reachable)
+    if not fleet.pressure.admits(uncertainty, min(balance / capacity, headroom)):
+        return "threshold"
     return "" if fleet.escalations.withdraw(now) else "budget"

@@ -1,8 +1,14 @@
-"""What is believed of latencies and loads: peak-EWMA, a latency window, a budget over time."""
+"""What is believed of latencies: peak-EWMA of an endpoint, quantiles of a tier, censored apart."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+
+SIZE = 512  # latencies remembered: five of a thousand lie above the 99th percentile
+REFRESH = 32  # observations between two sorts
+FRESH = 10.0  # seconds
+BASELINE_DOUBLES = 60.0  # seconds; a tier is believed to have slowed down for good this slowly
 
 
 class PeakEwma:
@@ -27,100 +33,111 @@ class PeakEwma:
         self._at = now
 
     def value(self, now: float) -> float:
-        """The belief now; an endpoint left alone looks better as time passes."""
+        """The belief now; an endpoint left alone looks better as time passes. 0.0: never asked."""
         return self._value * math.exp(-max(0.0, now - self._at) / self._decay)
 
 
 class LatencyWindow:
-    """Quantiles of the last ``size`` latencies, in seconds; sorted anew only every ``refresh``."""
+    """Quantiles of the last latencies, in seconds; sorted anew only every few observations.
 
-    __slots__ = ("_fresh", "_next", "_refresh", "_size", "_sorted", "_values")
+    A hedge's loser is right-censored: it would have taken longer than it was waited for. Left out,
+    it would make the tail look short and the next hedge come sooner; taken as it is, likewise. It
+    counts by the product-limit estimate (Kaplan and Meier 1958).
 
-    def __init__(self, size: int = 256, refresh: int = 32) -> None:
-        self._size = size
-        self._refresh = refresh
-        self._values: list[float] = []
-        self._next = 0
-        self._sorted: list[float] = []
-        self._fresh = 0
-
-    def observe(self, latency: float) -> None:
-        if len(self._values) < self._size:
-            self._values.append(latency)
-        else:
-            self._values[self._next] = latency
-            self._next = (self._next + 1) % self._size
-        self._fresh += 1
-        if self._fresh >= self._refresh:
-            self._sorted = sorted(self._values)
-            self._fresh = 0
-
-    def quantile(self, q: float) -> float | None:
-        """The q-quantile, or None before the first ``refresh`` observations."""
-        if not self._sorted:
-            return None
-        return self._sorted[min(len(self._sorted) - 1, int(q * len(self._sorted)))]
-
-
-class WindowCount:
-    """How many events the last ten seconds saw, in one-second buckets."""
-
-    __slots__ = ("_buckets", "_epoch")
-
-    SECONDS = 10
-
-    def __init__(self) -> None:
-        self._buckets = [0] * self.SECONDS
-        self._epoch = -1
-
-    def add(self, now: float) -> None:
-        epoch = int(now)
-        if epoch > self._epoch:
-            self._turn(epoch)
-        self._buckets[self._epoch % self.SECONDS] += 1
-
-    def total(self, now: float) -> int:
-        epoch = int(now)
-        if epoch > self._epoch:
-            self._turn(epoch)
-        return sum(self._buckets)
-
-    def _turn(self, epoch: int) -> None:
-        """Forget what has left the window. A clock that stepped back changes nothing."""
-        if self._epoch < 0 or epoch - self._epoch >= self.SECONDS:
-            self._buckets = [0] * self.SECONDS
-        else:
-            for second in range(self._epoch + 1, epoch + 1):
-                self._buckets[second % self.SECONDS] = 0
-        self._epoch = epoch
-
-
-class WindowedBudget:
-    """At most ``ratio`` of the calls of the last ten seconds, plus ``floor`` a second.
-
-    A concurrency ratio collapses when traffic is low or everything fails; a time window does not.
-    ``calls`` is counted by its owner; ``burst`` is spendable at once.
+    ``fastest`` (10th percentile), ``typical`` (median), ``late`` (95th) and ``slowest`` (99.9th)
+    are None before the first ``REFRESH`` observations; ``usual`` is the median that the tier keeps
+    to in the long run, infinite till then.
     """
 
-    __slots__ = ("_burst", "_calls", "_floor", "_ratio", "_spent")
+    __slots__ = (
+        "_fresh",
+        "_next",
+        "_refreshed_at",
+        "_values",
+        "fastest",
+        "late",
+        "slowest",
+        "typical",
+        "usual",
+    )
 
-    def __init__(
-        self, calls: WindowCount, *, ratio: float, floor: float = 0.0, burst: float = 0.0
-    ) -> None:
-        self._calls = calls
-        self._ratio = ratio
-        self._floor = floor
-        self._burst = burst
-        self._spent = WindowCount()
+    def __init__(self) -> None:
+        self._values: list[float] = []  # censored ones are negative
+        self._next = 0
+        self._fresh = 0
+        self._refreshed_at = 0.0
+        self.fastest: float | None = None
+        self.typical: float | None = None
+        self.late: float | None = None
+        self.slowest: float | None = None
+        self.usual = math.inf
 
-    def balance(self, now: float) -> float:
-        """How much may be spent now."""
-        earned = self._ratio * self._calls.total(now) + self._floor * WindowCount.SECONDS
-        return earned + self._burst - self._spent.total(now)
+    def observe(self, latency: float, now: float) -> None:
+        """An attempt took this long to be answered."""
+        values = self._values
+        if len(values) < SIZE:
+            values.append(latency)
+        else:
+            place = self._next
+            values[place] = latency
+            self._next = place + 1 if place + 1 < SIZE else 0
+        self._fresh += 1
+        if self._fresh >= REFRESH:
+            self._refresh(now)
 
-    def withdraw(self, now: float) -> bool:
-        """Spend one if the balance allows it."""
-        if self.balance(now) < 1.0:
-            return False
-        self._spent.add(now)
-        return True
+    def censored(self, waited: float, now: float) -> None:
+        """An attempt was given up after this long, for no fault of its own."""
+        self.observe(-max(waited, 1e-9), now)
+
+    def timed_out(self, waited: float, now: float) -> None:
+        """An attempt was not answered in time. Counts as censored, and soon: timeouts that follow
+        from a tail measured in better days must not outlive a few of them."""
+        self._fresh += REFRESH // 4
+        self.censored(waited, now)
+
+    def lately_typical(self, now: float) -> float:
+        """The median, while it is fresh; 0.0 else: a stale belief must not keep calls away, or
+        nobody would ever find out better."""
+        if self.typical is None or now - self._refreshed_at >= FRESH:
+            return 0.0
+        return self.typical
+
+    def lately_fastest(self, now: float) -> float:
+        """The 10th percentile, likewise."""
+        if self.fastest is None or now - self._refreshed_at >= FRESH:
+            return 0.0
+        return self.fastest
+
+    def _refresh(self, now: float) -> None:
+        self._fresh = 0
+        ordered = sorted(self._values)
+        if ordered[0] >= 0.0:
+            last = len(ordered) - 1
+            self.fastest = ordered[min(last, int(0.1 * len(ordered)))]
+            self.typical = ordered[min(last, int(0.5 * len(ordered)))]
+            self.late = ordered[min(last, int(0.95 * len(ordered)))]
+            self.slowest = ordered[min(last, int(0.999 * len(ordered)))]
+        else:
+            wanted = (0.1, 0.5, 0.95, 0.999)
+            self.fastest, self.typical, self.late, self.slowest = _product_limit(ordered, wanted)
+        grown = self.usual * 2.0 ** (max(0.0, now - self._refreshed_at) / BASELINE_DOUBLES)
+        self.usual = min(grown, self.typical)
+        self._refreshed_at = now
+
+
+def _product_limit(values: list[float], quantiles: tuple[float, ...]) -> list[float]:
+    """Quantiles of latencies of which the negative ones are censored: those who were given up at an
+    instant share their weight among all that lasted longer."""
+    ordered = sorted((abs(value), value < 0) for value in values)
+    shares: list[float] = []
+    events: list[float] = []
+    weight, total = 1.0 / len(ordered), 0.0
+    for place, (latency, is_censored) in enumerate(ordered):
+        left = len(ordered) - place - 1
+        if is_censored and left:
+            weight *= (left + 1) / left
+            continue
+        total += weight  # the very last one closes the curve, given up or not
+        shares.append(total)
+        events.append(latency)
+    return [events[min(len(events) - 1, bisect_left(shares, q))] for q in quantiles]

@@ -5,77 +5,19 @@ The fleet has no lock: a shell that runs calls in several threads holds one arou
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
-from tierline._config import ClientConfig, Endpoint, Sovereignty, Tier
-from tierline._core.balancing import choose, ring_points
-from tierline._core.breaker import Breaker
+from tierline._config import ClientConfig, Criticality, Sovereignty
+from tierline._core.budgets import WindowCount, WindowedBudget
 from tierline._core.dice import Dice
-from tierline._core.estimators import LatencyWindow, PeakEwma, WindowCount, WindowedBudget
+from tierline._core.endpoints import EndpointState
+from tierline._core.escalation import Pressure
+from tierline._core.failover import first_level
 from tierline._core.fallback import LastGood, Prior
+from tierline._core.semantic import SemanticHealth
+from tierline._core.tiers import TierState
 
-
-class EndpointState:
-    """One endpoint and what is believed of it."""
-
-    __slots__ = ("_breakers", "_policy", "inflight", "latency", "ring", "tier", "url", "weight")
-
-    def __init__(self, endpoint: Endpoint, tier: str, config: ClientConfig) -> None:
-        self.url = endpoint.url
-        self.weight = endpoint.weight
-        self.tier = tier
-        self.inflight = 0
-        self.latency = PeakEwma()
-        self.ring = ring_points(endpoint.url)
-        self._policy = config.breaker
-        self._breakers: dict[str, Breaker] = {}
-
-    def breaker(self, model: str) -> Breaker:
-        """One breaker per model: a poisoned model must not close the endpoint to the others."""
-        breaker = self._breakers.get(model)
-        if breaker is None:
-            breaker = self._breakers[model] = Breaker(self._policy)
-        return breaker
-
-    def load(self, now: float) -> float:
-        return self.latency.value(now) * (self.inflight + 1) / self.weight + 1e-6 * self.inflight
-
-
-class TierState:
-    """One tier: its endpoints and its latencies by model."""
-
-    def __init__(self, tier: Tier, config: ClientConfig) -> None:
-        self.name = tier.name
-        self.config = tier
-        self.is_edge = tier.kind == "edge"
-        self.balancing = tier.balancing
-        self.endpoints = [EndpointState(e, tier.name, config) for e in tier.endpoints]
-        self._latencies: dict[str, LatencyWindow] = {}
-        self._turn = 0
-
-    def latencies(self, model: str) -> LatencyWindow:
-        window = self._latencies.get(model)
-        if window is None:
-            window = self._latencies[model] = LatencyWindow()
-        return window
-
-    def pick(
-        self, model: str, avoid: Collection[str], key: str | None, now: float, dice: Dice
-    ) -> EndpointState | None:
-        """An endpoint whose breaker allows it and that is not to be avoided, or None."""
-        usable = [
-            endpoint
-            for endpoint in self.endpoints
-            if endpoint.url not in avoid and endpoint.breaker(model).allows(now)
-        ]
-        if not usable:
-            return None
-        self._turn += 1
-        return choose(self.balancing, usable, key=key, turn=self._turn, now=now, dice=dice)
-
-    def has_room(self, model: str, now: float) -> bool:
-        """Whether any endpoint's breaker would let an attempt through."""
-        return any(endpoint.breaker(model).allows(now) for endpoint in self.endpoints)
+__all__ = ["EndpointState", "Fleet", "TierState"]
 
 
 class Fleet:
@@ -83,18 +25,19 @@ class Fleet:
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
-        self.tiers = [TierState(tier, config) for tier in config.tiers]
+        self.calls = WindowCount()  # every call of this client, for the budgets
+        # Whatever a tier has not earned comes out of one floor: threads and tiers multiply it not.
+        self.floor = WindowedBudget(WindowCount(), ratio=0.0, floor=config.retry.floor)
+        self.semantic = SemanticHealth(config.breaker)
+        self.tiers = [TierState(tier, config, self.floor, self.semantic) for tier in config.tiers]
         self.permitted = self.permitted_by(config.sovereignty)
         hedging = config.hedge.budget if config.hedge else 0.0
         escalation = config.escalation
-        self.calls = WindowCount()  # every call of this client, for the budgets
-        self.retries = WindowedBudget(
-            self.calls, ratio=config.retry.budget, floor=config.retry.floor
-        )
         self.hedges = WindowedBudget(self.calls, ratio=hedging)
         self.escalations = WindowedBudget(
             self.calls, ratio=escalation.budget, burst=escalation.burst
         )
+        self.pressure = Pressure(escalation)
         self.last_good = LastGood()
         self.priors: dict[str, Prior] = {}  # the popularity priors at hand, by model
 
@@ -104,3 +47,24 @@ class Fleet:
 
     def endpoints(self) -> list[EndpointState]:
         return [endpoint for tier in self.tiers for endpoint in tier.endpoints]
+
+    def amplification(self, now: float) -> float:
+        """Attempts ÷ requests over the last ten seconds, over all tiers."""
+        asked = sum(tier.budget.requests.total(now) for tier in self.tiers)
+        made = sum(tier.amplification(now) * tier.budget.requests.total(now) for tier in self.tiers)
+        return made / asked if asked else 1.0
+
+
+def by_priority(
+    route: Sequence[TierState], model: str, now: float, dice: Dice, criticality: Criticality
+) -> list[TierState]:
+    """The route, with the tier that this call begins with in front: the first, or, for the part of
+    the traffic that it cannot take, the next of the same kind with room."""
+    first = route[0]
+    level = [tier for tier in route if tier.is_edge is first.is_edge]
+    if len(level) == 1 or first.load_share(model, now) >= 1.0:
+        return list(route)
+    shares = [tier.load_share(model, now) for tier in level]
+    rooms = [not tier.is_full(model, now, criticality) for tier in level]
+    chosen = level[first_level(shares, rooms, dice.random())]
+    return [chosen, *(tier for tier in route if tier is not chosen)]

@@ -12,5 +12,10 @@ def hedge_after(policy: HedgePolicy, latencies: LatencyWindow) -> float | None:
     """Seconds after which to hedge, or None while the tier's latency is not known yet."""
     if policy.after is not None:
         return policy.after
-    measured = latencies.quantile(0.95)
+    measured = latencies.late
     return None if measured is None else max(MINIMUM, measured)
+
+
+def can_still_win(latencies: LatencyWindow, remaining: float, now: float) -> bool:
+    """Whether a hedge begun now would be answered in ``remaining`` seconds, half of the time."""
+    return remaining >= latencies.lately_typical(now)

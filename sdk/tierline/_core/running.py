@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from tierline._core.breaker import Breaker, Permit
-from tierline._core.fleet import EndpointState, TierState
+from tierline._core.endpoints import EndpointState, Served
+from tierline._core.estimators import LatencyWindow
+from tierline._core.tiers import TierState
 from tierline._types import Attempt
 
 
 class Running:
-    """An attempt that has not reported yet."""
+    """An attempt that has not reported yet. ``suspect`` is the breaker and the permit of a bundle
+    under suspicion, when the endpoint serves one."""
 
-    __slots__ = ("breaker", "endpoint", "kind", "permit", "reduced", "started", "tier")
+    __slots__ = (
+        "breaker",
+        "endpoint",
+        "kind",
+        "latencies",
+        "permit",
+        "reduced",
+        "served",
+        "started",
+        "suspect",
+        "tier",
+    )
 
     def __init__(
         self,
         kind: str,
         tier: TierState,
         endpoint: EndpointState,
-        breaker: Breaker,
+        served: Served,
         permit: Permit,
+        latencies: LatencyWindow,
         started: float,
+        suspect: tuple[Breaker, Permit] | None = None,
         reduced: tuple[str, ...] = (),
     ) -> None:
         self.kind = kind
         self.tier = tier
         self.endpoint = endpoint
-        self.breaker = breaker
+        self.served = served
+        self.breaker = served.breaker
         self.permit = permit
+        self.latencies = latencies
         self.started = started
+        self.suspect = suspect
         self.reduced = reduced  # the fields its endpoint did not see as they are
 
     def ended(self, number: int, outcome: str, begun: float, now: float) -> Attempt:

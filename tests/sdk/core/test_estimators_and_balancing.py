@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierline._config import Balancing, ClientConfig, Endpoint, Tier
-from tierline._core.estimators import LatencyWindow, PeakEwma, WindowCount, WindowedBudget
+from tierline._core.budgets import TierBudget, WindowCount, WindowedBudget
+from tierline._core.estimators import SIZE, LatencyWindow, PeakEwma
 from tierline._core.fleet import Fleet, TierState
 
 
@@ -55,19 +57,126 @@ def test_a_peak_is_believed_at_once_and_forgotten_slowly() -> None:
     assert latency.value(100.0) < 0.001
 
 
-@given(st.lists(st.floats(0, 10), min_size=64, max_size=600))
-def test_a_latency_window_gives_a_quantile_of_what_it_saw_last(values: list[float]) -> None:
-    window = LatencyWindow(size=256, refresh=32)
+@given(st.lists(st.floats(0.001, 10), min_size=64, max_size=1200))
+def test_a_latency_window_gives_quantiles_of_what_it_saw_last(values: list[float]) -> None:
+    window = LatencyWindow()
     for value in values:
-        window.observe(value)
-    median = window.quantile(0.5)
-    assert median is not None
-    assert min(values) <= median <= max(values)
-    assert median in values
+        window.observe(value, 0.0)
+    quantiles = [window.fastest, window.typical, window.late, window.slowest]
+    assert all(quantile in values for quantile in quantiles)
+    known = [quantile for quantile in quantiles if quantile is not None]
+    assert known == sorted(known)
 
 
 def test_an_unknown_latency_is_said_to_be_unknown() -> None:
-    assert LatencyWindow().quantile(0.5) is None
+    window = LatencyWindow()
+    assert (window.typical, window.slowest, window.usual) == (None, None, math.inf)
+    assert window.lately_typical(0.0) == window.lately_fastest(0.0) == 0.0
+
+
+def test_the_median_of_a_window_is_that_of_its_last_values() -> None:
+    window = LatencyWindow()
+    for i in range(SIZE):
+        window.observe(5.0, float(i))
+    for i in range(SIZE):
+        window.observe(float(i), 0.0)
+    assert window.typical == SIZE / 2
+    assert window.slowest == SIZE - 1
+
+
+def test_what_was_given_up_makes_the_tail_longer_not_shorter() -> None:
+    """Half of the attempts take 1 s and are given up after 10 ms for a hedge that wins."""
+    window, naive = LatencyWindow(), LatencyWindow()
+    for _ in range(64):
+        window.observe(0.009, 0.0)
+        window.censored(0.010, 0.0)
+        naive.observe(0.009, 0.0)
+    assert naive.slowest == 0.009
+    assert window.slowest == 0.010
+    window.observe(1.0, 0.0)
+    for _ in range(31):
+        window.observe(0.009, 0.0)
+    assert window.late == window.slowest == 1.0  # all that was given up lasts as long as that
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 1), st.booleans()), min_size=32, max_size=32))
+def test_censored_quantiles_are_never_below_those_of_the_answered_alone(
+    values: list[tuple[float, bool]],
+) -> None:
+    window, answered = LatencyWindow(), [v for v, given_up in values if not given_up]
+    for value, given_up in values:
+        (window.censored if given_up else window.observe)(value, 0.0)
+    assert window.typical is not None
+    if answered and not any(given_up for _, given_up in values):
+        assert window.typical == sorted(answered)[len(answered) // 2]
+    if answered:
+        assert window.typical >= sorted(answered)[0]
+
+
+def test_timeouts_lift_the_measured_tail_soon() -> None:
+    window = LatencyWindow()
+    for _ in range(SIZE):
+        window.observe(0.005, 0.0)
+    for _ in range(4):
+        window.timed_out(0.015, 1.0)
+    assert window.slowest == 0.015
+
+
+def test_a_stale_belief_keeps_nobody_away() -> None:
+    window = LatencyWindow()
+    for _ in range(32):
+        window.observe(0.5, 100.0)
+    assert window.lately_typical(105.0) == window.lately_fastest(105.0) == 0.5
+    assert window.lately_typical(111.0) == window.lately_fastest(111.0) == 0.0
+
+
+def test_a_tier_is_believed_to_be_slower_for_good_only_by_and_by() -> None:
+    window = LatencyWindow()
+    for _ in range(32):
+        window.observe(0.01, 0.0)
+    for _ in range(SIZE):
+        window.observe(0.1, 1.0)
+    assert window.usual < 0.011
+    for i in range(SIZE):
+        window.observe(0.1, 60.0 + i / 64)
+    assert 0.015 < window.usual < 0.03  # doubled in a minute
+    for _ in range(32):
+        window.observe(0.1, 600.0)
+    assert window.usual == 0.1
+
+
+def test_a_tiers_budget_is_a_share_of_what_was_asked_of_it_and_one_floor_for_all() -> None:
+    floor = WindowedBudget(WindowCount(), ratio=0.0, floor=0.2)  # two in ten seconds
+    edge, cloud = TierBudget(0.1, floor), TierBudget(0.1, floor)
+    for _ in range(30):
+        edge.requests.add(0.0)
+    assert [edge.withdraw(0.0) for _ in range(4)] == [True] * 4  # three earned, one of the floor
+    assert [cloud.withdraw(0.0) for _ in range(2)] == [True, False]
+    assert not edge.affords(0.0)
+    assert edge.amplification(0.0) == pytest.approx(1 + 4 / 30)
+    assert cloud.amplification(0.0) == 1.0  # nothing was asked of it
+    assert edge.affords(10.0)  # the floor is new; what was earned is forgotten
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 2), st.booleans()), max_size=300))
+def test_no_order_of_events_makes_budgets_exceed_share_and_floor(
+    steps: list[tuple[float, int, bool]],
+) -> None:
+    floor = WindowedBudget(WindowCount(), ratio=0.0, floor=0.5)
+    budgets = [TierBudget(0.2, floor) for _ in range(3)]
+    now, asked, spent = 0.0, [], []
+    for wait, which, is_request in steps:
+        now += wait
+        if is_request:
+            budgets[which].requests.add(now)
+            asked.append(now)
+        else:
+            affordable = budgets[which].affords(now)
+            assert budgets[which].withdraw(now) is affordable
+            spent += [now] * affordable
+        since = int(now) - WindowCount.SECONDS
+        within = sum(int(at) > since for at in spent)
+        assert within <= 0.2 * sum(int(at) > since for at in asked) + 0.5 * WindowCount.SECONDS
 
 
 def _tier(balancing: Balancing, weights: tuple[float, ...] = (1, 1, 1, 1)) -> TierState:

@@ -1,0 +1,104 @@
+"""What may be spent over time: on retries, hedges and failovers into a tier, and on escalations."""
+
+from __future__ import annotations
+
+
+class WindowCount:
+    """How many events the last ten seconds saw, in one-second buckets."""
+
+    __slots__ = ("_buckets", "_epoch")
+
+    SECONDS = 10
+
+    def __init__(self) -> None:
+        self._buckets = [0] * self.SECONDS
+        self._epoch = -1
+
+    def add(self, now: float) -> None:
+        epoch = int(now)
+        if epoch > self._epoch:
+            self._turn(epoch)
+        self._buckets[self._epoch % self.SECONDS] += 1
+
+    def total(self, now: float) -> int:
+        epoch = int(now)
+        if epoch > self._epoch:
+            self._turn(epoch)
+        return sum(self._buckets)
+
+    def _turn(self, epoch: int) -> None:
+        """Forget what has left the window. A clock that stepped back changes nothing."""
+        if self._epoch < 0 or epoch - self._epoch >= self.SECONDS:
+            self._buckets = [0] * self.SECONDS
+        else:
+            for second in range(self._epoch + 1, epoch + 1):
+                self._buckets[second % self.SECONDS] = 0
+        self._epoch = epoch
+
+
+class WindowedBudget:
+    """At most ``ratio`` of the calls of the last ten seconds, plus ``floor`` a second.
+
+    A concurrency ratio collapses when traffic is low or everything fails; a time window does not.
+    ``calls`` is counted by its owner; ``burst`` is spendable at once.
+    """
+
+    __slots__ = ("_burst", "_calls", "_floor", "_ratio", "_spent")
+
+    def __init__(
+        self, calls: WindowCount, *, ratio: float, floor: float = 0.0, burst: float = 0.0
+    ) -> None:
+        self._calls = calls
+        self._ratio = ratio
+        self._floor = floor
+        self._burst = burst
+        self._spent = WindowCount()
+
+    def capacity(self, now: float) -> float:
+        """How much there would be to spend, had nothing been spent."""
+        earned = self._ratio * self._calls.total(now) + self._floor * WindowCount.SECONDS
+        return earned + self._burst
+
+    def balance(self, now: float) -> float:
+        """How much may be spent now."""
+        return self.capacity(now) - self._spent.total(now)
+
+    def withdraw(self, now: float) -> bool:
+        """Spend one if the balance allows it."""
+        if self.balance(now) < 1.0:
+            return False
+        self._spent.add(now)
+        return True
+
+
+class TierBudget:
+    """What retries, hedges and failovers may add to what was asked of one tier: a share ``ratio``
+    of it, and then one of the process's ``floor``, which all tiers share."""
+
+    __slots__ = ("_earned", "_extra", "_floor", "requests")
+
+    def __init__(self, ratio: float, floor: WindowedBudget) -> None:
+        self.requests = WindowCount()  # calls meant for this tier, escalations included
+        self._earned = WindowedBudget(self.requests, ratio=ratio)
+        self._floor = floor
+        self._extra = WindowCount()  # attempts beyond those, however they were paid for
+
+    def affords(self, now: float) -> bool:
+        """Whether ``withdraw`` would succeed."""
+        return self._earned.balance(now) >= 1.0 or self._floor.balance(now) >= 1.0
+
+    def withdraw(self, now: float) -> bool:
+        """Pay for one more attempt, if there is something to pay with."""
+        if not self._earned.withdraw(now) and not self._floor.withdraw(now):
+            return False
+        self._extra.add(now)
+        return True
+
+    def let_through(self, now: float) -> None:
+        """One more attempt that is not paid for: the one before it never left."""
+        self._extra.add(now)
+
+    def amplification(self, now: float) -> float:
+        """Attempts ÷ requests of the last ten seconds; 1.0 when nothing was asked."""
+        asked = self.requests.total(now)
+        return 1.0 + self._extra.total(now) / asked if asked else 1.0

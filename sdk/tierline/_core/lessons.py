@@ -1,0 +1,103 @@
+"""What the end of an attempt teaches the fleet: one function for each way an attempt can end.
+
+| end of the attempt | breaker | standing | limiter | latency | bundle |
+|---|---|---|---|---|---|
+| answered | success, or slow | success | sample | sample | suspicion eases |
+| wrong answer | failure | failure | – | as a full timeout | counted by bundle |
+| wrong answer, bundle to blame | neutral | neutral | – | – | its own breaker |
+| failed, or never sent | failure | failure | – | as a full timeout | – |
+| timed out | failure | failure | cut | as a full timeout, censored | – |
+| refused for load | neutral | neutral | cut | – | – |
+| not there, or the caller's fault | neutral | neutral | – | – | – |
+| lost to a hedge | neutral | neutral | – | censored | – |
+| caller has gone | neutral | neutral | – | – | – |
+"""
+
+from __future__ import annotations
+
+from tierline import _exceptions as errors
+from tierline._config import BreakerPolicy
+from tierline._core.breaker import State
+from tierline._core.dice import Dice
+from tierline._core.retrying import Fault, fault_of
+from tierline._core.running import Running
+from tierline._core.semantic import SemanticHealth
+from tierline.wire.messages import ScoreReply
+
+
+def answered(
+    running: Running,
+    reply: ScoreReply,
+    model: str,
+    semantic: SemanticHealth,
+    policy: BreakerPolicy,
+    now: float,
+) -> None:
+    """The attempt was answered, and the answer is one."""
+    endpoint, latencies = running.endpoint, running.latencies
+    latency = now - running.started
+    slow = latency > policy.slow_floor and latency > policy.slow_multiple * latencies.usual
+    running.breaker.succeeded(running.permit, now, slow=slow)
+    running.served.bundle = reply.bundle
+    endpoint.latency.observe(latency, now)
+    latencies.observe(latency, now)
+    endpoint.standing.succeeded(now)
+    endpoint.limiter.answered(latency, endpoint.inflight + 1, now)
+    if running.permit.probe is not None and running.breaker.state is State.CLOSED:
+        endpoint.standing.start_slowly(now)
+    if not semantic.is_clear:
+        if running.suspect is not None:
+            breaker, permit = running.suspect
+            breaker.succeeded(permit, now)
+        semantic.right(model, reply.bundle, now)
+
+
+def failed(
+    running: Running,
+    error: errors.TierlineError,
+    model: str,
+    *,
+    whole: float,
+    dice: Dice,
+    now: float,
+) -> Fault:
+    """The attempt failed. ``whole`` is the call's span in seconds: a failure counts as that long an
+    answer, so that an endpoint that fails fast does not look fast. Returns whose fault it was."""
+    fault = fault_of(error)
+    endpoint = running.endpoint
+    if running.suspect is not None:
+        breaker, permit = running.suspect
+        breaker.released(permit)
+    timed_out = isinstance(error, errors.AttemptTimedOut)
+    if timed_out:
+        running.latencies.timed_out(now - running.started, now)
+    if timed_out or fault is Fault.BUSY:
+        endpoint.limiter.dropped(now)
+    if fault is not Fault.ENDPOINT and fault is not Fault.NEVER_SENT:
+        running.breaker.released(running.permit)
+        return fault
+    running.breaker.failed(running.permit, now, dice.random())
+    endpoint.latency.observe(whole, now)
+    unreached = fault is Fault.NEVER_SENT
+    running.tier.outliers.failed(
+        endpoint.standing, model, now, unreached=unreached, jitter=dice.random()
+    )
+    return fault
+
+
+def bundle_failed(running: Running, dice: Dice, now: float) -> None:
+    """The answer was wrong, and what the endpoint serves is to blame, not the endpoint."""
+    running.breaker.released(running.permit)
+    if running.suspect is not None:
+        breaker, permit = running.suspect
+        breaker.failed(permit, now, dice.random())
+
+
+def abandoned(running: Running, now: float, *, lost: bool) -> None:
+    """Nobody wants the answer any more; ``lost`` says that another attempt won."""
+    running.breaker.released(running.permit)
+    if running.suspect is not None:
+        breaker, permit = running.suspect
+        breaker.released(permit)
+    if lost:
+        running.latencies.censored(now - running.started, now)

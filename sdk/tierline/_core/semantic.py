@@ -1,0 +1,125 @@
+"""Wrong answers counted by bundle: is it the endpoint that fails, or what it serves?
+
+An answer with NaN in it, of the wrong shape, or that differs from the golden one is a failure of
+the endpoint that gave it, once. When two endpoints give wrong answers from the same bundle, the
+bundle is implicated: it gets a breaker of its own, whoever serves it is left out for its model, and
+the endpoints are not judged for its faults any more. A stale bundle is the endpoint's own fault.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+
+from tierline._config import BreakerPolicy
+from tierline._core.breaker import Breaker, Permit, State
+from tierline.wire.messages import ScoreReply, ScoreRequest
+
+WITNESSES = 2  # endpoints with wrong answers that implicate a bundle
+WINDOW = 60.0  # seconds within which they speak of the same trouble
+REMEMBERED = 64  # bundles with wrong answers; more at once are nothing but noise
+TOLERANCE = 1e-3  # times the largest score: what precision and batch may change
+
+
+class Golden(NamedTuple):
+    """A request and the answer its bundle must give. ``tolerance`` is relative to the largest
+    score."""
+
+    request: ScoreRequest
+    reply: ScoreReply
+    tolerance: float = TOLERANCE
+
+
+def drift(golden: Golden, reply: ScoreReply) -> str:
+    """How a reply of the golden bundle differs from the golden one, or "" when it does not, or
+    comes from another bundle and cannot be compared."""
+    expected = golden.reply
+    if reply.bundle != expected.bundle:
+        return ""
+    if reply.scores.shape != expected.scores.shape:
+        return f"{len(reply.scores)} scores, expected {len(expected.scores)}"
+    finite = np.isfinite(expected.scores)
+    if not np.array_equal(finite, np.isfinite(reply.scores)):
+        return "scores are finite where they must not be, or the reverse"
+    wanted, given = expected.scores[finite], reply.scores[finite]
+    allowed = golden.tolerance * max(1.0, float(np.abs(wanted).max(initial=0.0)))
+    gap = float(np.abs(given - wanted).max(initial=0.0))
+    return f"a score is off by {gap:.3g}, allowed is {allowed:.3g}" if gap > allowed else ""
+
+
+class _Suspect:
+    """A bundle that has given wrong answers."""
+
+    __slots__ = ("breaker", "is_implicated", "seen")
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self.seen: dict[str, float] = {}  # endpoint → when it last gave a wrong answer
+        self.breaker = Breaker(policy)
+        self.is_implicated = False
+
+
+class SemanticHealth:
+    """What is held against bundles. ``is_clear`` is True when nothing is, as on most days."""
+
+    __slots__ = ("_policy", "_suspects", "is_clear")
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self._policy = policy
+        self._suspects: OrderedDict[tuple[str, str], _Suspect] = OrderedDict()
+        self.is_clear = True
+
+    def wrong(self, model: str, bundle: str, url: str, now: float, jitter: float) -> bool:
+        """A wrong answer from this bundle at this endpoint. Whether the bundle is to blame, so that
+        the endpoint is not."""
+        place = (model, bundle)
+        suspect = self._suspects.get(place)
+        if suspect is None:
+            suspect = self._suspects[place] = _Suspect(self._policy)
+            if len(self._suspects) > REMEMBERED:
+                self._suspects.popitem(last=False)
+        self.is_clear = False
+        suspect.seen[url] = now
+        witnesses = sum(now - at < WINDOW for at in suspect.seen.values())
+        if suspect.is_implicated or witnesses >= WITNESSES:
+            if not suspect.is_implicated:
+                suspect.is_implicated = True
+                suspect.breaker.trip(now, jitter, "wrong answers")
+            return True
+        return False
+
+    def acquire(
+        self, model: str, bundle: str, now: float, lease: float
+    ) -> tuple[Breaker, Permit] | None:
+        """Leave to ask for this bundle's answer, when it is implicated and its breaker lets a probe
+        through; None when it must not be asked."""
+        suspect = self._suspects[(model, bundle)]
+        permit = suspect.breaker.acquire(now, lease)
+        return None if permit is None else (suspect.breaker, permit)
+
+    def implicates(self, model: str, bundle: str) -> bool:
+        """Whether this bundle, not an endpoint, is to blame for wrong answers."""
+        suspect = self._suspects.get((model, bundle))
+        return suspect is not None and suspect.is_implicated
+
+    def shuns(self, model: str, bundle: str, now: float) -> bool:
+        """Whether who serves this bundle is to be left out now."""
+        suspect = self._suspects.get((model, bundle))
+        if suspect is None or not suspect.is_implicated:
+            return False
+        return not suspect.breaker.allows(now)
+
+    def right(self, model: str, bundle: str, now: float) -> None:
+        """A bundle has answered well. What was held against it is forgotten with time, or, once it
+        was implicated, when its breaker has closed."""
+        suspect = self._suspects.get((model, bundle))
+        if suspect is None:
+            return
+        if suspect.is_implicated:
+            is_over = suspect.breaker.state is State.CLOSED
+        else:
+            is_over = all(now - at >= WINDOW for at in suspect.seen.values())
+        if is_over:
+            del self._suspects[(model, bundle)]
+            self.is_clear = not self._suspects
