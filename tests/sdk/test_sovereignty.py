@@ -1,0 +1,395 @@
+"""Field rules: what each action leaves of a field, which rules are refused, what an answer says."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+import tierline
+from tierline import FieldRule, Sovereignty
+from tierline._channels import Outgoing
+from tierline._config import ClientConfig, Endpoint, Mode, Tier
+from tierline._core.call import ScoreCall
+from tierline._core.commands import Finish, StartAttempt
+from tierline._core.fleet import Fleet
+from tierline._core.sovereignty import FieldGate, View, gate_for, view
+from tierline._toml import read_config
+from tierline.wire import ScoreReply, ScoreRequest
+
+PUBLIC = Tier(
+    name="public",
+    kind="cloud",
+    trust="public",
+    region="us",
+    endpoints=(Endpoint(url="http://p:1"),),
+)
+EDGE = Tier(name="edge", kind="edge", region="eu", endpoints=(Endpoint(url="http://e:1"),))
+REQUEST = ScoreRequest(
+    model="m",
+    query={"history": np.arange(1, 9), "user": np.array([42]), "age": np.array([37.5])},
+    candidates={"id": np.array([7, 8, 9]), "price": np.array([1.5, 20.25, 3.0], np.float32)},
+)
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+Default = Literal["allow", "drop", "forbid"]
+
+
+def policy(*rules: FieldRule, default: Default = "allow", secret: bytes = b"k" * 16) -> Sovereignty:
+    return Sovereignty(fields=rules, default=default, secret=secret)
+
+
+def seen(*rules: FieldRule, tier: Tier = PUBLIC, request: ScoreRequest = REQUEST) -> View:
+    shown = view(request, [policy(*rules)], tier)
+    assert shown is not None
+    return shown
+
+
+def rule(name: str, action: str, **more: object) -> FieldRule:
+    return FieldRule(name=name, action=action, **more)  # type: ignore[arg-type]
+
+
+# -- what each action does ---------------------------------------------------------------------
+
+
+def test_a_dropped_field_is_not_in_the_view_and_is_named_as_reduced() -> None:
+    shown = seen(rule("user", "drop"), rule("candidates.price", "drop"))
+    assert set(shown.request.query) == {"history", "age"}
+    assert set(shown.request.candidates or ()) == {"id"}
+    assert shown.reduced == ("query.user", "candidates.price")
+
+
+def test_a_rule_for_another_trust_or_region_changes_nothing() -> None:
+    elsewhere = (rule("user", "drop", trust="private"), rule("user", "forbid", regions=("eu",)))
+    assert seen(*elsewhere).request is REQUEST
+
+
+def test_the_first_rule_that_speaks_of_a_field_decides() -> None:
+    rules = (rule("user", "allow", regions=("us",)), rule("query.*", "drop", trust="public"))
+    assert set(seen(*rules).request.query) == {"user"}
+    assert set(seen(*rules, tier=EDGE).request.query) == {"history", "user", "age"}
+
+
+def test_a_hash_keeps_equal_elements_equal_and_hides_which_they_are() -> None:
+    request = ScoreRequest(model="m", query={"user": np.array([5, 5, 6, -1], np.int32)})
+    first = seen(rule("user", "hash"), request=request).request.query["user"]
+    wide = request._replace(query={"user": request.query["user"].astype(np.int64)})
+    again = seen(rule("user", "hash"), request=wide).request.query["user"]
+    assert first.dtype == np.int32
+    assert first[0] == first[1] != first[2]
+    assert not set(first.tolist()) & {5, 6, -1}
+    assert len(set(again.tolist())) == 3
+    other = view(request, [policy(rule("user", "hash"), secret=b"another secret!!")], PUBLIC)
+    assert other is not None
+    assert not np.array_equal(other.request.query["user"], first)
+
+
+@given(values=arrays(np.int64, st.integers(0, 20)), buckets=st.integers(1, 1000))
+def test_bucketed_hashes_are_item_ids_of_a_table_of_that_size(
+    values: NDArray[np.int64], buckets: int
+) -> None:
+    request = ScoreRequest(model="m", query={"user": values})
+    hidden = _flat(seen(rule("user", "hash", buckets=buckets), request=request))
+    assert all(1 <= pseudonym <= buckets for pseudonym in hidden)
+
+
+floats = st.sampled_from([np.float16, np.float32, np.float64])
+
+
+@given(data=st.data(), dtype=floats, step=st.sampled_from([0.1, 1.0, 1000.0]))
+def test_a_hashed_float_lies_between_zero_and_one(
+    data: st.DataObject, dtype: type[np.floating], step: float
+) -> None:
+    values = data.draw(arrays(dtype, 5))
+    request = ScoreRequest(model="m", query={"age": values})
+    hidden = _flat(seen(rule("age", "hash"), request=request))
+    assert all(0 <= pseudonym <= 1 for pseudonym in hidden)
+    lower = np.asarray(
+        seen(rule("age", "generalise", step=step), request=request).request.query["age"]
+    )
+    assert lower.dtype == dtype
+    finite = np.isfinite(values)
+    assert np.isfinite(lower[finite]).all()
+    assert np.array_equal(lower[~finite], values[~finite], equal_nan=True)
+
+
+integers = st.sampled_from([np.int8, np.int16, np.int64, np.uint8, np.uint64])
+
+
+@given(data=st.data(), dtype=integers, step=st.sampled_from([2, 10, 100, 1000, 2**40]))
+def test_an_integer_goes_down_to_the_edge_of_its_bucket_within_its_type(
+    data: st.DataObject, dtype: type[np.integer], step: int
+) -> None:
+    values = data.draw(arrays(dtype, st.sampled_from([(), (4,), (2, 3)])))
+    request = ScoreRequest(model="m", query={"age": values})
+    shown = seen(rule("age", "generalise", step=float(step)), request=request)
+    lowest = int(np.iinfo(dtype).min)
+    for value, lower in zip(values.ravel().tolist(), _flat(shown), strict=True):
+        assert lower == max(lowest, value // step * step)
+
+
+def _flat(shown: View) -> list[Any]:  # Any: the elements of whichever dtype the field has
+    [array] = shown.request.query.values()
+    flat: list[Any] = array.ravel().tolist()
+    return flat
+
+
+def test_the_last_entries_of_a_history_are_kept_in_order() -> None:
+    shown = seen(rule("history", "generalise", last=3))
+    assert shown.request.query["history"].tolist() == [6, 7, 8]
+    short = seen(rule("history", "generalise", last=8))
+    assert short.request is REQUEST
+    assert short.reduced == ()
+
+
+@pytest.mark.parametrize(
+    ("given_rule", "field"),
+    [
+        (rule("flag", "hash"), np.array([True])),
+        (rule("flag", "hash"), np.array([1], np.uint8)),
+        (rule("flag", "hash", buckets=5), np.array([0.5])),
+        (rule("flag", "generalise", step=2.0), np.array([True])),
+        (rule("flag", "generalise", step=0.5), np.array([3])),
+        (rule("flag", "generalise", last=1), np.array(3)),
+        (rule("flag", "forbid"), np.array([3])),
+    ],
+)
+def test_what_a_rule_cannot_do_to_a_field_keeps_the_tier_from_being_asked(
+    given_rule: FieldRule, field: NDArray[np.generic]
+) -> None:
+    request = ScoreRequest(model="m", query={"flag": field})
+    assert view(request, [policy(given_rule)], PUBLIC) is None
+
+
+def test_a_tier_that_would_see_no_candidate_is_not_asked() -> None:
+    assert view(REQUEST, [policy(rule("candidates.*", "drop"))], PUBLIC) is None
+
+
+def test_two_policies_are_both_kept_and_the_strictest_forbids() -> None:
+    of_client = policy(rule("history", "generalise", last=4))
+    of_call = policy(rule("history", "generalise", step=2.0), rule("user", "drop"))
+    shown = view(REQUEST, [of_client, of_call], PUBLIC)
+    assert shown is not None
+    assert shown.request.query["history"].tolist() == [4, 6, 6, 8]
+    assert "user" not in shown.request.query
+    dropped, forbidden = policy(rule("user", "drop")), policy(rule("user", "forbid"))
+    assert view(REQUEST, [dropped, forbidden], PUBLIC) is None
+
+
+def test_headers_are_hidden_by_tier_and_kept_where_nothing_is_said() -> None:
+    rules = (rule("call.id", "hash"), rule("call.traceparent", "hash"))
+    there = seen(*rules).headers("0123456789abcdef", TRACE)
+    here = seen(*rules, tier=EDGE).headers("0123456789abcdef", TRACE)
+    assert len({*there, *here, "0123456789abcdef", TRACE}) == 6
+    assert (
+        tierline.wire.read_headers(
+            {"traceparent": there[1] or "", "x-request-id": there[0]}, now=0.0
+        ).traceparent
+        == there[1]
+    )
+    assert seen().headers("0123456789abcdef", TRACE) == ("0123456789abcdef", TRACE)
+    strict = view(REQUEST, [policy(rule("*", "allow"), default="drop")], PUBLIC)
+    assert strict is not None
+    assert strict.headers("0123456789abcdef", TRACE) == ("0123456789abcdef", None)
+
+
+# -- which rules are refused ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"name": "", "action": "drop"}, "name"),
+        ({"name": "query.", "action": "drop"}, "name"),
+        ({"name": "call.key", "action": "drop"}, "name"),
+        ({"name": "call.id", "action": "drop"}, "action"),
+        ({"name": "user", "action": "encrypt"}, "action"),
+        ({"name": "user", "action": "drop", "trust": "secret"}, "trust"),
+        ({"name": "user", "action": "drop", "regions": ()}, "regions"),
+        ({"name": "user", "action": "drop", "last": 3}, "last"),
+        ({"name": "user", "action": "hash", "buckets": 0}, "buckets"),
+        ({"name": "user", "action": "generalise"}, "action"),
+        ({"name": "candidates.id", "action": "generalise", "last": 3}, "last"),
+    ],
+)
+def test_a_wrong_rule_names_its_key(settings: dict[str, object], key: str) -> None:
+    with pytest.raises(tierline.ConfigurationError) as wrong:
+        FieldRule(**settings)  # type: ignore[arg-type]
+    assert wrong.value.key == f"sovereignty.fields.{settings['name']}.{key}"
+
+
+def test_what_becomes_of_other_fields_must_be_said() -> None:
+    with pytest.raises(tierline.ConfigurationError) as missing:
+        Sovereignty(fields=(rule("user", "drop"),))
+    assert missing.value.key == "sovereignty.default"
+
+
+def test_a_rule_that_can_never_be_reached_is_refused() -> None:
+    with pytest.raises(tierline.ConfigurationError, match="never reached"):
+        policy(rule("query.*", "drop"), rule("query.user", "allow", trust="private"))
+    policy(rule("query.*", "drop"), rule("user", "allow"))  # candidates may have a user, too
+
+
+def test_a_secret_is_long_and_never_shown() -> None:
+    with pytest.raises(tierline.ConfigurationError) as short:
+        policy(secret=b"short")
+    assert short.value.key == "sovereignty.secret"
+    assert "kkkk" not in repr(policy(rule("user", "hash")))
+
+
+def test_without_a_secret_pseudonyms_last_as_long_as_the_process() -> None:
+    drawn = [Sovereignty(fields=(rule("user", "hash"),), default="allow") for _ in range(2)]
+    shown = [view(REQUEST, [one], PUBLIC) for one in drawn]
+    assert shown[0] is not None
+    assert shown[1] is not None
+    assert shown[0].request.query["user"] == shown[1].request.query["user"]
+
+
+TOML = """
+[[tiers]]
+name = "edge"
+kind = "edge"
+endpoints = ["http://10.0.0.1:8101"]
+
+[[tiers]]
+name = "public"
+kind = "cloud"
+trust = "public"
+endpoints = ["https://cloud.example:443"]
+
+[sovereignty]
+default = "allow"
+secret_env = "TIERLINE_TEST_SECRET"
+
+[[sovereignty.fields]]
+name = "query.user"
+trust = "public"
+action = "hash"
+buckets = 1000
+
+[[sovereignty.fields]]
+name = "history"
+trust = "public"
+regions = ["us"]
+action = "generalise"
+last = 5
+"""
+
+
+def test_rules_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIERLINE_TEST_SECRET", "0123456789abcdef")
+    (tmp_path / "t.toml").write_text(TOML)
+    read = read_config(tmp_path / "t.toml").sovereignty
+    assert read.secret == b"0123456789abcdef"
+    assert read.default == "allow"
+    assert read.fields == (
+        rule("query.user", "hash", trust="public", buckets=1000),
+        rule("history", "generalise", trust="public", regions=("us",), last=5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('default = "allow"\n', "", "sovereignty.default"),
+        ("last = 5", "last = 5.5", "sovereignty.fields[1].last"),
+        ("last = 5", "least = 5", "sovereignty.fields[1].least"),
+        ('action = "hash"\n', "", "sovereignty.fields[0].action"),
+        ('regions = ["us"]', 'regions = "us"', "sovereignty.fields[1].regions"),
+        ("_SECRET", "_SECRET_THAT_IS_NOT_SET", "sovereignty.secret_env"),
+        ('action = "hash"', 'action = "hush"', "sovereignty.fields.query.user.action"),
+    ],
+)
+def test_a_wrong_file_names_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, key: str
+) -> None:
+    monkeypatch.setenv("TIERLINE_TEST_SECRET", "0123456789abcdef")
+    (tmp_path / "t.toml").write_text(TOML.replace(old, new))
+    with pytest.raises(tierline.ConfigurationError) as wrong:
+        read_config(tmp_path / "t.toml")
+    assert wrong.value.key == key
+
+
+def test_a_missing_module_is_a_missing_extra_only_when_the_extra_would_bring_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    missing = ["onnxruntime.capi"]
+
+    class Point:
+        def load(self) -> None:
+            raise ModuleNotFoundError(f"No module named {missing[0]!r}", name=missing[0])
+
+    monkeypatch.setattr("tierline._channels.entry_points", lambda group: (Point(),))
+    with pytest.raises(tierline.MissingExtra, match=r"tierline\[edge\]"):
+        tierline.Client(edge=["embedded:bundle"])
+    missing[0] = "somebody_elses"
+    with pytest.raises(ModuleNotFoundError, match="somebody_elses"):
+        tierline.Client(edge=["embedded:bundle"])
+
+
+# -- what a call makes of them ---------------------------------------------------------------------
+
+
+def begin(
+    given_policy: Sovereignty, mode: Mode = Mode.SEQUENTIAL
+) -> tuple[ScoreCall, StartAttempt]:
+    fleet = Fleet(ClientConfig(tiers=(EDGE, PUBLIC), sovereignty=given_policy))
+    call = ScoreCall(
+        REQUEST, fleet, deadline=1.0, mode=mode, key=None, call_id="c", dice=random.Random(1)
+    )
+    commands = call.begin(0.0)
+    [start] = [command for command in commands if isinstance(command, StartAttempt)]
+    return call, start
+
+
+def reply(uncertainty: float) -> ScoreReply:
+    scores = np.zeros(3, np.float32)
+    return ScoreReply("m", "b@1", scores, uncertainty=uncertainty, threshold=0.5)
+
+
+def test_a_tier_the_request_may_not_reach_is_no_tier_of_the_call() -> None:
+    call, start = begin(policy(rule("user", "forbid", trust="public")))
+    [finish] = call.attempt_succeeded(start.number, reply(0.9), 0.01)
+    assert isinstance(finish, Finish)
+    assert finish.answer is not None
+    assert (finish.answer.tier, finish.answer.reason) == ("edge", "no_cloud")
+
+
+def test_an_answer_from_a_reduced_view_says_so_and_names_the_fields() -> None:
+    call, edge = begin(policy(rule("user", "drop", trust="public")))
+    [cloud] = call.attempt_succeeded(edge.number, reply(0.9), 0.01)
+    assert isinstance(cloud, StartAttempt)
+    assert cloud.view is not None
+    [finish] = call.attempt_succeeded(cloud.number, reply(0.1), 0.02)
+    assert isinstance(finish, Finish)
+    assert finish.answer is not None
+    assert finish.answer.reason == "escalated; reduced_view"
+    assert [a.reduced for a in finish.answer.attempts] == [(), ("query.user",)]
+
+
+def test_no_rules_cost_no_view() -> None:
+    assert gate_for(Sovereignty(), Sovereignty(trust="private"), REQUEST) is None
+    assert begin(Sovereignty())[1].view is None
+
+
+def test_a_view_is_made_and_encoded_once_a_call_and_tier() -> None:
+    gate = FieldGate([policy(rule("user", "drop", trust="public"))], REQUEST)
+    outgoing = Outgoing(REQUEST, "id", None)
+    assert gate.view(PUBLIC) is gate.view(PUBLIC)
+    shown = outgoing.seen_as(gate.view(PUBLIC))
+    assert shown is outgoing.seen_as(gate.view(PUBLIC))
+    assert shown.frame is outgoing.seen_as(gate.view(PUBLIC)).frame
+    assert outgoing.seen_as(gate.view(EDGE)) is outgoing  # sees all of it: shares the frame
+
+
+def test_a_view_does_not_print_what_it_holds() -> None:
+    shown = seen(rule("user", "drop"))
+    assert repr(shown) == "<View of 'm' without query.user>"
