@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from tierline.wire import ScoreReply, ScoreRequest
+from tierline_cloud.certified import with_certificate
 from tierline_cloud.data.sequences import Ids
 from tierline_cloud.evaluation.ranking import top_items
 from tierline_cloud.export import OPSET, EdgeSession, Floats
@@ -41,10 +42,9 @@ def write_bundles(
         "created": utc_instant(now),
         "prior": "prior.npy",
     }
-    return {
-        "edge": _edge(factory, shared, model, destination, signer),
-        "cloud": _cloud(factory, shared, model, destination, signer),
-    }
+    # The edge's certificate names the cloud's bundle, so that one comes first.
+    cloud = _cloud(factory, shared, model, destination, signer)
+    return {"edge": _edge(factory, shared, model, destination, signer, cloud), "cloud": cloud}
 
 
 def _edge(
@@ -53,6 +53,7 @@ def _edge(
     model: str,
     destination: Path,
     signer: Signer | None,
+    cloud: Bundle,
 ) -> Bundle:
     table, path = factory.table, factory.quantized.folder / "model.onnx"
     threshold = float(factory.calibrated.result["threshold"])
@@ -81,13 +82,7 @@ def _edge(
         "tables": {"items": {"codes": "items.codes.npy", "scales": "items.scales.npy"}},
         "uncertainty": {"output": "uncertainty", "threshold": threshold},
         "golden": _golden(EDGE_TOLERANCE),
-        "metrics": {
-            "test": factory.quantized.result["test"],
-            "loss_against_float32": factory.quantized.result["loss_against_float32"],
-            "batch_variance": factory.quantized.result["batch_variance"],
-            "parity": factory.exported.result["parity"],
-            "tiers": factory.evaluated.result,
-        },
+        "metrics": _edge_metrics(factory),
     }
     files = {
         "model.onnx": path,
@@ -95,7 +90,18 @@ def _edge(
         "items.scales.npy": _npy(table.scales),
         **_shared_files(factory, requests, replies),
     }
-    return write_bundle(files, manifest, destination, signer)
+    certified = with_certificate(manifest, files, factory=factory, cloud=cloud)
+    return write_bundle(files, certified, destination, signer)
+
+
+def _edge_metrics(factory: Factory) -> dict[str, object]:
+    return {
+        "test": factory.quantized.result["test"],
+        "loss_against_float32": factory.quantized.result["loss_against_float32"],
+        "batch_variance": factory.quantized.result["batch_variance"],
+        "parity": factory.exported.result["parity"],
+        "tiers": factory.evaluated.result,
+    }
 
 
 def _cloud(

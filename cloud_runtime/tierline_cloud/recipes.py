@@ -33,6 +33,8 @@ class Recipe:
     edge_training: TrainConfig
     head: HeadConfig = field(default_factory=HeadConfig)
     escalation: float = TARGET_ESCALATION
+    alpha: float = 0.05  # the L_agree to certify, and with which risk of being wrong
+    delta: float = 0.05
     shop: ShopConfig = field(default_factory=ShopConfig)
 
     def seeded(self, seed: int) -> Recipe:

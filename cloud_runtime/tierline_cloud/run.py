@@ -35,6 +35,7 @@ from tierline_cloud.training.console import Console
 from tierline_cloud.training.loop import hidden_states
 from tierline_kernels import RowwiseInt8, dequantize_rows
 from tierline_serving.bundle import Bundle, open_bundle
+from tierline_serving.certified import standing
 from tierline_serving.manifest import SequenceSpec
 from tierline_serving.registry import DEFAULT_CHANNEL, Registry
 from tierline_serving.signing import Signer, Trust
@@ -89,6 +90,7 @@ def train(options: TrainOptions, console: Console | None = None) -> Outcome:
         "recipe": asdict(recipe),
         "stages": stages,
         "bundles": packed.result["folders"],
+        "certificate": packed.result["certificate"],
     }
     if options.registry is not None:
         document["published"] = _publish(options.registry, packed, signer)
@@ -125,14 +127,38 @@ def _pack(
         return {
             "folders": {tier: str(bundle.path) for tier, bundle in bundles.items()},
             "ids": {tier: bundle.id for tier, bundle in bundles.items()},
+            "certificate": certificate_claim(bundles["edge"], bundles["cloud"]),
         }
 
     signed_by = None if signer is None else signer.public_key.key_id
-    inputs = {"model": options.model, "key": signed_by, "destination": str(destination)}
+    inputs = {
+        "model": options.model,
+        "key": signed_by,
+        "destination": str(destination),
+        "certificate": [factory.recipe.alpha, factory.recipe.delta],
+    }
     if not destination.is_dir():  # deleted since: then pack again
         (options.out / "stages" / "bundles" / "stage.json").unlink(missing_ok=True)
     store = StageStore(options.out / "stages", console)
     return store.run("bundles", make, inputs=inputs, after=(factory.evaluated, factory.quantized))
+
+
+def certificate_claim(edge: Bundle, cloud: Bundle) -> dict[str, Any]:
+    """What the pair's certificate says: where alpha holds, and what holds at the threshold set."""
+    certificate = edge.manifest.certificate
+    status = standing(edge.manifest, cloud=cloud.digest)
+    if certificate is None or status is None:
+        return {"refused": edge.manifest.metrics["certificate_refused"]}
+    at = next(p for p in certificate.curve if p.threshold == certificate.threshold)
+    return {
+        "id": certificate.id,
+        "alpha": certificate.alpha,
+        "delta": certificate.delta,
+        "n": certificate.n,
+        "threshold": certificate.threshold,
+        "escalation": at.escalation,
+        "status": asdict(status),
+    }
 
 
 def _publish(root: Path, packed: Stage, signer: Signer | None) -> dict[str, str]:

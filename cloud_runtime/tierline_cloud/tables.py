@@ -34,6 +34,7 @@ def train_table(document: Document) -> str:
             tiers_table(judged),
             "",
             _facts(stages),
+            certificate_line(document["certificate"]),
             *(f"{tier} bundle: {path}" for tier, path in document["bundles"].items()),
         ]
     )
@@ -68,6 +69,19 @@ def _facts(stages: Document) -> str:
             f"{quantized['loss_against_float32']:.4f}; alone against batches: "
             f"{quantized['batch_variance']:.1e}",
         ]
+    )
+
+
+def certificate_line(claim: Document) -> str:
+    """The certified threshold, and the bound at the one the bundle was given."""
+    if "refused" in claim:
+        return f"certificate: none; {claim['refused']}"
+    status = claim["status"]
+    now = "holds" if status["valid"] else "does not hold: " + "; ".join(status["reasons"])
+    return (
+        f"certificate {claim['id']}: L_agree ≤ {claim['alpha']:g} (δ {claim['delta']:g}, n "
+        f"{claim['n']:,}) up to threshold {claim['threshold']:.4f}, which escalates "
+        f"{claim['escalation']:.1%}; at the bundle's threshold it {now}"
     )
 
 
