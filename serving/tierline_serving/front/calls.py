@@ -92,6 +92,7 @@ class Calls:
                 refused = as_refused(error, request_id)
                 outcome.code = refused.error.code
                 response = refusal(refused)
+                accepts = ""  # errors are short, and clients read them with less care
         await self.send(send, response, accepts, request_id)
 
     async def read(

@@ -35,8 +35,6 @@ from tierline_serving.repository import Repository
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.statistics import Statistics
 
-_BINARY_EXTENSION_TYPE: Final = "application/octet-stream"
-
 
 class OpenInference:
     """The routes under ``/v2``."""
@@ -91,8 +89,6 @@ class OpenInference:
     async def _infer(self, target: Target, arrived: Arrived) -> tuple[Response, ScoreReply]:
         info, signature = self._model(target.model)
         length = arrived.headers.get(HEADER_LENGTH)
-        if length is None and _is_octets(arrived):
-            raise BadRequest("a binary body needs the header Inference-Header-Content-Length")
         request = parse_infer(arrived.body, length, signature.inputs, self._limits)
         signature.check_outputs(request)
         version = pinned_version(info, target.version)
@@ -124,8 +120,8 @@ class OpenInference:
                 response = self._described(target)
         except Exception as error:  # the shell's edge: told to the caller in his protocol
             response = self.refusal(as_refused(error))
-            headers = {}
-        await self._calls.send(send, response, headers.get("accept-encoding", ""))
+        # Never compressed: the stock asyncio client says it takes gzip, and here reads it as text.
+        await self._calls.send(send, response)
 
     def _described(self, target: Target) -> Response:
         match target.operation:
@@ -227,7 +223,3 @@ def _check_nothing_brought(document: dict[str, object]) -> None:
         )
     if parameters.get("unload_dependents"):
         raise BadRequest("models here have no dependents; leave unload_dependents out")
-
-
-def _is_octets(arrived: Arrived) -> bool:
-    return arrived.headers.get("content-type", "").startswith(_BINARY_EXTENSION_TYPE)
