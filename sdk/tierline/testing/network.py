@@ -29,7 +29,8 @@ class Witness(Protocol):
         """The request's bytes have reached the endpoint's machine."""
 
     def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
-        """The attempt is over for the client: "ok", "failed", "refused", "neutral", "cancelled"."""
+        """The attempt is over for the client: "ok", "wrong", "failed", "refused", "neutral"
+        or "cancelled"."""
 
     def struck(self, kind: FaultKind) -> None:
         """A fault has touched a request or an answer."""
@@ -207,5 +208,5 @@ def _broken(how: str) -> RemoteProtocolError:
 def _verdict(response: WireResponse, sound: bool) -> str:
     """What a careful client makes of the answer."""
     if response.status == 200:
-        return "ok" if sound else "failed"
+        return "ok" if sound else "wrong"
     return "neutral" if response.status in (400, 404, 429, 504) else "failed"

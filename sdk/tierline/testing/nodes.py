@@ -194,7 +194,7 @@ class SimNode:
     # -- answers -----------------------------------------------------------------------------
 
     def _score(self, request: ScoreRequest) -> tuple[WireResponse, bool]:
-        """The answer, and whether it is one: the right shape, finite, of the bundle asked for."""
+        """The answer, and whether it is one: of the right shape and finite."""
         index = self.bundle - 1 if FaultKind.STALE in self._active else self.bundle
         bundle = BUNDLES[max(0, index)]
         if request.version not in (None, BUNDLES[self.bundle]):

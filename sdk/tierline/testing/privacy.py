@@ -16,6 +16,7 @@ from tierline._sovereignty import Action, FieldRule
 FIELD = "user"
 _NAMES = (FIELD, f"query.{FIELD}", "*", "query.*")
 _BASE = 0x5EC_12E7_0000_0000  # a number that occurs nowhere else
+_HIGH = struct.pack("<q", _BASE)[4:]  # its upper half is in every private value
 _SECRET = b"a secret of the simulation"  # the same in every process
 _TRACED = FieldRule(name="call.traceparent", action="allow")  # how a call is known behind it
 
@@ -25,10 +26,18 @@ def private_value(number: int) -> int:
     return _BASE + number
 
 
-def shows(data: bytes | str, number: int) -> bool:
-    """Whether bytes on the wire, or words in a log, give the private value away."""
-    value = private_value(number)
-    return str(value) in data if isinstance(data, str) else struct.pack("<q", value) in data
+def shows(words: str, number: int) -> bool:
+    """Whether words for people or logs give the private value away."""
+    return str(private_value(number)) in words
+
+
+def carried(body: bytes) -> int | None:
+    """The call whose private value these bytes hold, if any does."""
+    end = body.find(_HIGH) + len(_HIGH)
+    if end < 8:
+        return None
+    (value,) = struct.unpack("<q", body[end - 8 : end])
+    return int(value) - _BASE
 
 
 def may_reach(policies: Iterable[Sovereignty], tier: Tier) -> bool:

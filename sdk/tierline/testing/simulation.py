@@ -6,12 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from random import Random
 
 from tierline._config import ClientConfig
 from tierline._exceptions import CallError, ConfigurationError
 from tierline.testing import answers, budgets
+from tierline.testing.beliefs import BeliefWatch
 from tierline.testing.cancelling import give_up
 from tierline.testing.client import SimClock, SimulatedClient
 from tierline.testing.faults import (
@@ -169,12 +169,15 @@ class _Simulation:
         self._client = SimulatedClient(
             plan.config, clock=self._clock, seed=seed, transports=self._links
         )
-        states = {state.url: state for state in self._client._fleet.endpoints()}
-        self._states = states
-        self._watch.breakers.watch(
-            {url: partial(state.breaker, MODEL) for url, state in states.items()},
-            self._loop.time,
+        self._states = {state.url: state for state in self._client._fleet.endpoints()}
+        self._beliefs = BeliefWatch(
+            plan.config,
+            self._client._fleet,
+            self._watch,
+            now=self._loop.time,
+            clock=self._clock,
         )
+        self._watch.beliefs = self._beliefs
 
     def run(self) -> Run:
         """Do it, judge it, and say what was seen."""
@@ -264,7 +267,7 @@ class _Simulation:
             self._outcomes.append(Outcome(planned, watched.began, self._loop.time(), answer, error))
             name = self._outcomes[-1].name
             self._trace.add(self._loop.time(), "end", planned.number, name)
-            self._watch.breakers.look()
+            self._beliefs.look()
 
     # -- faults ------------------------------------------------------------------------------
 
@@ -278,7 +281,7 @@ class _Simulation:
         if fault.kind is FaultKind.STALL:
             self._stalls.append((self._loop.time(), fault.length))
             self._loop.stall(fault.length)
-            self._watch.breakers.stalled = True
+            self._beliefs.stalled = True
         elif fault.kind is FaultKind.DRIFT:
             self._clock.drift(fault.size)
 
@@ -304,7 +307,7 @@ class _Simulation:
         if self._tasks:
             names = sorted(task.get_name() for task in self._tasks)
             watch.violated("every call ends", f"still running: {names}")
-        watch.breakers.look()
+        self._beliefs.look()
 
     def _judge(self) -> None:
         watch, plan = self._watch, self._plan

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tierline._config import ClientConfig, Sovereignty, Tier
-from tierline.testing.breakers import BreakerWatch
+from tierline.testing.beliefs import BeliefWatch
 from tierline.testing.client import SimClock
 from tierline.testing.faults import FaultKind
 from tierline.testing.load import PlannedCall
@@ -18,7 +18,7 @@ from tierline.testing.loop import SimLoop
 from tierline.testing.network import SimLink
 from tierline.testing.nodes import Exchange
 from tierline.testing.outcome import Violation
-from tierline.testing.privacy import may_reach, may_see, shows
+from tierline.testing.privacy import carried, may_reach, may_see
 from tierline.testing.trace import Detail, Trace
 
 TICK = 1e-6  # seconds; what floating point may lose on the way
@@ -60,7 +60,7 @@ class Watch:
         self.calls: dict[int, CallWatch] = {}
         self.attempts = 0
         self.forbidden_bytes = 0
-        self.breakers = BreakerWatch(config.breaker, self)
+        self.beliefs: BeliefWatch | None = None  # once there is a client to watch
         self._config = config
         self._loop = loop
         self._clock = clock
@@ -88,7 +88,8 @@ class Watch:
     def sent(self, link: SimLink, exchange: Exchange, timeout: float) -> None:
         """The client has started an attempt."""
         self._trace.add(self._loop.time(), "sent", exchange.call, link.url, timeout)
-        self.breakers.sent(link, exchange)
+        if self.beliefs is not None:
+            self.beliefs.sent(link, exchange)
         call = self.calls.get(exchange.call)
         if call is None:
             return
@@ -100,21 +101,22 @@ class Watch:
 
     def arrived(self, link: SimLink, exchange: Exchange) -> None:
         """The request's bytes have reached the endpoint's machine."""
-        call = self.calls.get(exchange.call)
-        if call is None:
-            return
         body = b"".join(exchange.request.body)
-        if not call.permits(link.tier):
+        call = self.calls.get(exchange.call)
+        if call is not None and not call.permits(link.tier):
             self.forbidden_bytes += len(body)
             self.violated("sovereign", f"call {exchange.call} has reached {link.url}")
-        elif shows(body, exchange.call) and not may_see(call.policies, link.tier):
+        owner = carried(body)  # a probe may ask again what a call has asked
+        owned = None if owner is None else self.calls.get(owner)
+        if owned is not None and not may_see(owned.policies, link.tier):
             self.forbidden_bytes += 8
-            self.violated("sovereign", f"{link.url} sees the private field of call {exchange.call}")
+            self.violated("sovereign", f"{link.url} sees the private field of call {owner}")
 
     def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
         """The attempt is over for the client."""
         self._trace.add(self._loop.time(), verdict, exchange.call, link.url)
-        self.breakers.settled(link, exchange, verdict)
+        if self.beliefs is not None:
+            self.beliefs.settled(link, exchange, verdict)
         call = self.calls.get(exchange.call)
         if call is not None:
             call.running.remove(link.url)

@@ -1,0 +1,197 @@
+"""Watches what the client believes of its endpoints against a model built from the network alone.
+
+Breakers take legal steps, let few probes through and are not passed while open; who is ejected is
+left out, unless too few are left; nobody is asked more than its limiter allows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from math import ceil
+from typing import Protocol
+
+from tierline._config import ClientConfig, Criticality
+from tierline._core.breaker import Breaker, State
+from tierline._core.fleet import EndpointState, Fleet, TierState
+from tierline.testing.network import SimLink
+from tierline.testing.nodes import Exchange
+from tierline.testing.truth import MODEL
+
+PROBES_AT_MOST = 4  # half-open permits out at once, however many probes have succeeded
+CUT = 0.9  # what one drop leaves of a limit; it may come between a choice and its sending
+LEGAL = {
+    (State.CLOSED, State.OPEN),
+    (State.OPEN, State.HALF_OPEN),
+    (State.HALF_OPEN, State.OPEN),
+    (State.HALF_OPEN, State.CLOSED),
+}
+Clock = Callable[[], float]
+
+
+class Notes(Protocol):
+    """Where a rule that does not hold, and an edge that was taken, are written down."""
+
+    seen: Counter[str]
+
+    def violated(self, rule: str, message: str) -> None: ...
+
+    def noted(self, what: str, *details: str | int | float) -> None: ...
+
+
+class Seen:
+    """What is known of one endpoint."""
+
+    __slots__ = (
+        "bad",
+        "breaker",
+        "consecutive",
+        "endpoint",
+        "generation",
+        "good",
+        "out",
+        "out_since",
+        "panics",
+        "since",
+        "state",
+        "tier",
+    )
+
+    def __init__(self, endpoint: EndpointState, tier: TierState) -> None:
+        self.endpoint = endpoint
+        self.tier = tier
+        self.breaker: Breaker = endpoint.breaker(MODEL)
+        self.state = State.CLOSED
+        self.generation = 0
+        self.since = 0.0  # when this state was first seen
+        self.bad = 0  # failures that came back in this generation
+        self.good = 0
+        self.consecutive = 0  # failures in a row of attempts begun and ended in this generation
+        self.out: dict[Exchange, int] = {}  # attempts that are out, and their generation
+        self.out_since: float | None = None  # when it was first seen to be ejected
+        self.panics = 0  # of its tier, when last seen
+
+
+class BeliefWatch:
+    """Every endpoint of the fleet, looked at with every event that concerns it."""
+
+    def __init__(
+        self, config: ClientConfig, fleet: Fleet, notes: Notes, *, now: Clock, clock: Clock
+    ) -> None:
+        """``now`` is the loop's time, ``clock`` the client's own."""
+        self._policy = config.breaker
+        self._notes = notes
+        self._now = now
+        self._clock = clock
+        self._seen = {
+            endpoint.url: Seen(endpoint, tier)
+            for tier in fleet.tiers
+            for endpoint in tier.endpoints
+        }
+        self._semantic = fleet.semantic
+        self._by_tier = {tier.name: tier for tier in fleet.tiers}
+        # A process that stood still finds its attempts timed out, some before they were sent.
+        self.stalled = False
+
+    def sent(self, link: SimLink, exchange: Exchange) -> None:
+        """An attempt starts: may it?"""
+        seen = self._look(link.url)
+        if exchange.request.method == "GET" or not exchange.call:
+            return  # not a call's attempt; probes of health are meant to ask who is out
+        notes, url = self._notes, link.url
+        if seen.state is State.OPEN and seen.since < self._now():
+            notes.violated("open means closed off", f"{url} is asked while open")
+        if seen.state is State.HALF_OPEN:
+            probes = sum(1 for generation in seen.out.values() if generation == seen.generation)
+            allowed = min(PROBES_AT_MOST, 2**seen.good)
+            if probes >= allowed:
+                notes.violated("half-open lets few through", f"{url}: {probes} out of {allowed}")
+        if seen.state is State.CLOSED and seen.consecutive >= 2 * self._policy.consecutive + 3:
+            notes.violated(
+                "failures open", f"{url} is asked after {seen.consecutive} failures in a row"
+            )
+        if seen.out_since is not None and seen.out_since < self._now():
+            if seen.tier.panics == seen.panics:
+                notes.violated("ejected means left out", f"{url} is asked while ejected")
+            else:
+                notes.seen["panic"] += 1
+        room = seen.endpoint.limiter.room[Criticality.CRITICAL]
+        if link.open > ceil(room / CUT) + 1:
+            notes.violated("limits hold", f"{url}: {link.open} out, {room} allowed")
+        seen.out[exchange] = seen.generation
+        self._remember_panics()
+
+    def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
+        """An attempt is over; the client hears of it right after us."""
+        seen = self._look(link.url)
+        generation = seen.out.pop(exchange, None)
+        if verdict == "ok":
+            seen.consecutive = 0
+            seen.good += generation == seen.generation
+        elif verdict == "wrong":  # may count against the bundle, or against the endpoint
+            seen.bad += 1
+        elif verdict in ("failed", "refused"):
+            seen.bad += 1
+            seen.consecutive += generation == seen.generation
+
+    def look(self) -> None:
+        """Look at every endpoint once more."""
+        for url in self._seen:
+            self._look(url)
+        self._remember_panics()
+
+    def _remember_panics(self) -> None:
+        for seen in self._seen.values():
+            seen.panics = seen.tier.panics
+
+    def _look(self, url: str) -> Seen:
+        seen = self._seen[url]
+        breaker = seen.breaker
+        if breaker.generation != seen.generation or breaker.state is not seen.state:
+            self._stepped(url, seen, breaker.state, breaker.generation)
+        standing = seen.endpoint.standing
+        if standing.is_plain or not standing.is_out(MODEL, self._clock()):
+            seen.out_since = None
+        elif seen.out_since is None:
+            seen.out_since = self._now()
+            self._notes.seen["ejected"] += 1
+        if not self._semantic.is_clear:
+            self._look_at_bundle(seen)
+        return seen
+
+    def _look_at_bundle(self, seen: Seen) -> None:
+        bundle = seen.endpoint.served(MODEL).bundle
+        if bundle and self._semantic.implicates(MODEL, bundle):
+            self._notes.seen["bundle implicated"] += 1
+
+    def _stepped(self, url: str, seen: Seen, state: State, generation: int) -> None:
+        steps = generation - seen.generation
+        self._notes.noted("breaker", url, state.value, generation)
+        if steps <= 0 or (steps == 1 and (seen.state, state) not in LEGAL):
+            self._notes.violated(
+                "breaker steps are legal",
+                f"{url}: {seen.state.value} {seen.generation} to {state.value} {generation}",
+            )
+        if state is State.OPEN:
+            self._notes.seen[f"breaker opened by {seen.breaker.opened_by}"] += 1
+        if steps == 1:
+            self._notes.seen[f"breaker {seen.state.value} to {state.value}"] += 1
+            if seen.state is State.CLOSED:
+                self._check_opening(url, seen)
+            if state is State.CLOSED and seen.good < self._policy.close_after:
+                self._notes.violated(
+                    "only successes close", f"{url} closed after {seen.good} successes"
+                )
+        seen.state, seen.generation, seen.since = state, generation, self._now()
+        seen.bad = seen.good = seen.consecutive = 0
+
+    def _check_opening(self, url: str, seen: Seen) -> None:
+        policy = self._policy
+        had, fewest = seen.bad, min(policy.consecutive, self._fewest(policy.failure_rate))
+        if seen.breaker.opened_by == "slow":
+            had, fewest = seen.bad + seen.good, self._fewest(policy.slow_rate)
+        if had < fewest and not self.stalled:
+            self._notes.violated("only failures open", f"{url} opened after {had}, not {fewest}")
+
+    def _fewest(self, rate: float) -> int:
+        return ceil(self._policy.minimum_calls * rate)
