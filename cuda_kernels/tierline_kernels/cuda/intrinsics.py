@@ -1,4 +1,4 @@
-"""What Python cannot say to a GPU: 16-byte loads and stores, dp4a, reinterpreted bits.
+"""What Python cannot say to a GPU: 16-byte loads and stores, dp4a, tensor cores, bits of numbers.
 
 Loads go through a GEP from the argument pointer: an integer turned into a pointer would lose the
 global address space and the 128-bit load with it. Under the simulator the Python twins serve; a
@@ -21,9 +21,16 @@ cuda: Any = import_module("numba.cuda")
 SIMULATED = bool(vars(config)["ENABLE_CUDASIM"])
 
 if SIMULATED:
+    from tierline_kernels.cuda.simulator import exchange
+
+    def inlined(function):
+        """A part of a kernel; the simulator would swap its globals for each thread anew."""
+        return function
 
     def load16(base, offset):
-        """Four int32 words at a byte offset that is a multiple of 16."""
+        """Four int32 words at a byte offset that is a multiple of 16; faults as a GPU does."""
+        if (base.ctypes.data + int(offset)) % 16:
+            raise ValueError(f"16-byte load from a misaligned address (offset {offset})")
         words = base.view(np.uint8)[int(offset) : int(offset) + 16].view(np.int32)
         return tuple(int(word) for word in words)
 
@@ -35,6 +42,27 @@ if SIMULATED:
         """C plus the inner product of two words of four signed bytes."""
         left, right = (np.array([x], np.int64).astype(np.int32).view(np.int8) for x in (a, b))
         return int(c) + int(left.astype(np.int64) @ right.astype(np.int64))
+
+    def mma_s8(a, b, c):
+        """The warp's 16 x 8 product of bytes, 32 deep, on tensor cores (PTX's m16n8k32 layout)."""
+        lanes, lane = exchange((a, b))
+        group, four = divmod(lane, 4)
+
+        def words(of, part, places):
+            picked = [lanes[of * 4 + t][part][place] for place in places for t in range(4)]
+            return np.array(picked, np.int64).astype(np.int32).view(np.int8).astype(np.int64)
+
+        rows = [words(group, 0, (0, 2)), words(group, 0, (1, 3))]
+        columns = [words(2 * four + side, 1, (0, 1)) for side in range(2)]
+        return tuple(int(c[2 * r + s] + rows[r] @ columns[s]) for r in range(2) for s in range(2))
+
+    def quotient_rest(x, q, s):
+        """x - q * s, rounded once."""
+        return np.float32(float(x) - float(q) * float(s))
+
+    def nearest(x):
+        """The nearest whole number, halves to the even one."""
+        return np.rint(np.float32(x))
 
     def product(a, b):
         """A product rounded on its own, never fused into an addition."""
@@ -64,6 +92,7 @@ else:
     from numba.core import cgutils
     from numba.cuda.extending import intrinsic
 
+    inlined = cuda.jit(device=True, inline="always")
     ir: Any = import_module("llvmlite.ir")
     I8, I16, I32, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
 
@@ -105,6 +134,47 @@ else:
             return builder.call(ir.InlineAsm(kind, text, "=r,r,r,r", False), args)
 
         return types.int32(types.int32, types.int32, types.int32), generate
+
+    @intrinsic
+    def mma_s8(typing, a, b, c):
+        def generate(context, builder, signature, args):
+            del context, signature
+            text = (
+                "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {$0,$1,$2,$3},{$4,$5,$6,$7},"
+                "{$8,$9},{$10,$11,$12,$13};"
+            )
+            inputs = [
+                builder.extract_value(part, k)
+                for part, size in zip(args, (4, 2, 4), strict=True)
+                for k in range(size)
+            ]
+            kind = ir.FunctionType(ir.LiteralStructType([I32] * 4), [I32] * 10)
+            asm = ir.InlineAsm(kind, text, ",".join(["=r"] * 4 + ["r"] * 10), True)
+            made = builder.call(asm, inputs)
+            return cgutils.pack_array(builder, [builder.extract_value(made, k) for k in range(4)])
+
+        words = [types.UniTuple(types.int32, size) for size in (4, 2, 4)]
+        return words[0](*words), generate
+
+    @intrinsic
+    def quotient_rest(typing, x, q, s):
+        def generate(context, builder, signature, args):
+            del context, signature
+            kind = ir.FunctionType(F32, [F32] * 3)
+            text = "{ .reg .f32 t; neg.f32 t, $2; fma.rn.f32 $0, t, $3, $1; }"
+            return builder.call(ir.InlineAsm(kind, text, "=f,f,f,f", False), args)
+
+        return types.float32(types.float32, types.float32, types.float32), generate
+
+    @intrinsic
+    def nearest(typing, x):
+        def generate(context, builder, signature, args):
+            del context, signature
+            kind = ir.FunctionType(F32, [F32])
+            text = "cvt.rni.f32.f32 $0,$1;"
+            return builder.call(ir.InlineAsm(kind, text, "=f,f", False), args)
+
+        return types.float32(types.float32), generate
 
     @intrinsic
     def product(typing, a, b):
