@@ -117,7 +117,7 @@ def certify(
         delta=plan.delta,
         n=losses.size,
         threshold=threshold,
-        curve=uniform_curve(losses, uncertainty, grid, delta=plan.delta),
+        curve=uniform_curve(losses, uncertainty, grid, delta=plan.delta, method=plan.method),
         subject=subject,
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierline.certificate import ESCALATE_ALL, KEEP_ALL, CurvePoint
-from tierline_cloud.certificate.bounds import Losses, hoeffding_bentkus_bound, upper_bound
+from tierline_cloud.certificate.bounds import Losses, upper_bound
 
 Thresholds = NDArray[np.float64]
 
@@ -66,22 +66,27 @@ def fixed_sequence(
 
 
 def uniform_curve(
-    losses: Losses, uncertainty: Losses, grid: Thresholds, *, delta: float
+    losses: Losses,
+    uncertainty: Losses,
+    grid: Thresholds,
+    *,
+    delta: float,
+    method: str = "hoeffding-bentkus",
 ) -> tuple[CurvePoint, ...]:
     """α_ucb(t_j) = inf{a : p(t_j; a) ≤ δ/G} at all G thresholds: with probability at least
     1 − delta every bound holds at once, so any later choice of t keeps a valid one.
 
-    Source: Bonferroni over Hoeffding–Bentkus bounds (union bound). ESCALATE_ALL loses nothing by
-    definition and costs no share of delta.
+    Source: the method's bounds at δ/G each (Bonferroni). ESCALATE_ALL loses nothing by definition
+    and costs no share of delta.
     """
     tested = int((grid > ESCALATE_ALL).sum())
-    risks = empirical_risks(losses, uncertainty, grid)
     points = []
     bound = 0.0
-    for threshold, risk in zip(grid.tolist(), risks.tolist(), strict=True):
+    for threshold in grid.tolist():
         if threshold > ESCALATE_ALL:
-            # A larger threshold loses at least as much, so an earlier bound may never be higher.
-            bound = max(bound, hoeffding_bentkus_bound(risk, losses.size, delta / tested))
+            kept = kept_losses(losses, uncertainty, threshold)
+            # Raising a bound keeps it one; so the curve never falls, as the risk never does.
+            bound = max(bound, upper_bound(kept, delta / tested, method))
         points.append(
             CurvePoint(
                 threshold=threshold,
