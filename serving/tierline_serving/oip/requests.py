@@ -73,7 +73,7 @@ def parse_infer(
 ) -> InferRequest:
     """Read a plain (not compressed) body for a model that takes ``specs``."""
     size = _header_length(header_length, len(body))
-    if size == 0:
+    if size == 0 and header_length is not None:
         return _raw_request(body, specs)
     document = _document(body[:size])
     tail = memoryview(body)[size:]

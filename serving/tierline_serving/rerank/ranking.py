@@ -33,8 +33,8 @@ Ids = NDArray[np.int64]
 def chosen_model(request: RerankRequest, models: Sequence[ModelInfo]) -> str:
     """The model to ask: the one named, or the only one that ranks item ids.
 
-    Raises ModelNotFound for one that is not served, BadRequest when it does not rank ids or there
-    are several to choose from, Refused (501) when there is none.
+    Raises ModelNotFound when that is not served or there is none, BadRequest when it does not rank ids or there
+    are several to choose from.
     """
     ranking = [info.name for info in models if info.kind == "sequence"]
     if request.model is not None:
@@ -47,7 +47,7 @@ def chosen_model(request: RerankRequest, models: Sequence[ModelInfo]) -> str:
             )
         return request.model
     if not ranking:
-        raise Refused("bad_request", "no model here ranks documents", 501)
+        raise ModelNotFound("no model here ranks documents")
     if len(ranking) > 1:
         raise BadRequest(f"name the model; those that rank documents: {', '.join(ranking)}")
     return ranking[0]
@@ -122,5 +122,5 @@ def _needs_text_model(part: str) -> Refused:
         "bad_request",
         f"{part} holds free text, and no model that reads text is served here: give item ids "
         "(documents as ids or objects with an id, the query as the ids of the history)",
-        501,
+        422,  # not 501: stock clients try a 5xx again, in vain
     )
