@@ -232,9 +232,9 @@ def _integer_edges(array: Array, width: int) -> Array:
     lowest = kind(bounds.min)
     if width > bounds.max:  # two buckets, or one: below zero and from zero on
         edges: Array = np.where(array < kind(0), lowest, kind(0))
-        return edges
-    rest: Array = array % kind(width)
-    edges = np.where(array < lowest + rest, lowest, array - rest)
+    else:
+        rest = array % kind(width)
+        edges = np.where(array < lowest + rest, lowest, array - rest)
     return edges
 
 
