@@ -95,9 +95,10 @@ class BreakerPolicy:
 
     Opens on ``consecutive`` failures, or over ``window`` seconds, once ``minimum_calls`` were seen,
     at ``failure_rate`` failures or ``slow_rate`` slow answers. Slow is what takes ``slow_multiple``
-    times the tier's usual median, and at least ``slow_floor`` seconds. Stays open ``open_for``
-    seconds, doubling to ``open_cap`` until it was closed for ``healthy_for`` seconds; then lets one
-    leased probe through, then two, then four, and closes after ``close_after`` successes.
+    times the tier's usual median and more than ``slow_share`` of its call's time. Stays open
+    ``open_for`` seconds, doubling to ``open_cap`` until it was closed for ``healthy_for`` seconds;
+    then lets one leased probe through, then two, then four, and closes after ``close_after``
+    successes. While its peers are full, it is tried every ``open_for`` seconds without doubling.
     """
 
     window: float = 10.0
@@ -105,7 +106,7 @@ class BreakerPolicy:
     failure_rate: float = 0.5
     slow_rate: float = 0.8
     slow_multiple: float = 5.0  # of two endpoints the load alone makes one twice as slow
-    slow_floor: float = 0.050  # what is not felt is not slow
+    slow_share: float = 0.5  # what leaves time for another attempt harms nobody
     consecutive: int = 5
     open_for: float = 1.0
     open_cap: float = 30.0
@@ -118,7 +119,7 @@ class BreakerPolicy:
         _share(self.slow_rate, "breaker.slow_rate")
         slower = self.slow_multiple > 1
         require(slower, "breaker.slow_multiple", f"must be above 1, got {self.slow_multiple}")
-        require(self.slow_floor >= 0, "breaker.slow_floor", "must not be negative")
+        _share(self.slow_share, "breaker.slow_share")
         require(self.minimum_calls >= 1, "breaker.minimum_calls", "must be at least 1")
         require(self.consecutive >= 1, "breaker.consecutive", "must be at least 1")
         require(self.close_after >= 1, "breaker.close_after", "must be at least 1")

@@ -119,6 +119,7 @@ def test_a_whole_file_configures_a_client(file: Path) -> None:
         ("floor = 0.02", "reserve = 0.2", "timeout.reserve"),
         ("slow_multiple = 8", "slow_multiple = 1", "breaker.slow_multiple"),
         ("slow_multiple = 8", "slow_rate = 0", "breaker.slow_rate"),
+        ("slow_multiple = 8", "slow_share = 1.1", "breaker.slow_share"),
         ("slow_multiple = 8", "open_for = 60", "breaker.open_for"),
         ('panic = "fail"', 'panic = "pray"', "ejection.panic"),
         ('panic = "fail"', "panic = 1", "ejection.panic"),

@@ -7,12 +7,13 @@ from collections import Counter
 
 import pytest
 
-from tierline import BreakerPolicy, ClientConfig
+from tierline import BreakerPolicy, ClientConfig, LimiterPolicy
 from tierline.testing import Run, Schedule, simulate, steady_load
 
 from .fleets import fault, fleet
 
 NO_BREAKER = BreakerPolicy(consecutive=1_000_000, minimum_calls=1_000_000)
+NO_LIMIT = LimiterPolicy(initial=1_000_000, minimum=1_000_000, maximum=1_000_000)
 
 
 def shares(run: Run, since: float) -> Counter[str]:
@@ -41,7 +42,7 @@ def test_an_endpoint_ten_times_slower_gets_two_percent_within_five_seconds() -> 
 
 @pytest.mark.parametrize("kind", ["cut", "refuse", "errors", "busy", "nan"])
 def test_a_total_outage_adds_a_tenth_and_the_floor_at_most(kind: str) -> None:
-    config = fleet(edge=3, cloud=0, breaker=NO_BREAKER)
+    config = fleet(edge=3, cloud=0, breaker=NO_BREAKER, limiter=NO_LIMIT)
     everywhere = tuple(fault(kind, f"edge-{i}", length=12.0) for i in range(1, 4))
     run = run_for(config, everywhere, rate=100, seconds=10)
     calls = len(run.outcomes)

@@ -38,6 +38,7 @@ class Breaker:
         "_closed_permit",
         "_consecutive",
         "_leases",
+        "_opened_at",
         "_opened_until",
         "_openings",
         "_policy",
@@ -55,6 +56,7 @@ class Breaker:
         self.generation = 0
         self.opened_by = ""  # "consecutive" | "rate" | "slow" | "probe" | "lease" | a trip's
         self._openings = 0  # without a healthy spell between, for the doubling wait
+        self._opened_at = 0.0
         self._opened_until = 0.0
         self._closed_at: float | None = None
         self._closed_permit = Permit(0, None)
@@ -73,11 +75,23 @@ class Breaker:
         self._expire(now)
         return self.state is State.HALF_OPEN and len(self._leases) < self._probe_limit()
 
-    def acquire(self, now: float, lease: float) -> Permit | None:
-        """A permit, or None. ``lease`` is the seconds a half-open probe may take."""
+    def allows_early(self, now: float) -> bool:
+        """Whether ``acquire`` would give a permit to a call that would else be refused: for it, an
+        open breaker is due after its shortest wait."""
+        if self.state is State.OPEN:
+            return now >= min(self._opened_until, self._opened_at + self._policy.open_for)
+        return self.allows(now)
+
+    def hasten(self, now: float) -> None:
+        """Health probes are answered: an open breaker is due for a probe of its own."""
+        self._opened_until = min(self._opened_until, now)
+
+    def acquire(self, now: float, lease: float, *, early: bool = False) -> Permit | None:
+        """A permit, or None. ``lease`` is the seconds a half-open probe may take; ``early`` asks
+        for a call that would else be refused."""
         if self.state is State.CLOSED:
             return self._closed_permit
-        if self.state is State.OPEN and now >= self._opened_until:
+        if self.state is State.OPEN and (self.allows_early if early else self.allows)(now):
             self._enter(State.HALF_OPEN)
         if self.state is State.HALF_OPEN:
             self._expire(now)
@@ -142,6 +156,7 @@ class Breaker:
         wait = min(self._policy.open_cap, self._policy.open_for * 2.0 ** min(self._openings, 60))
         self._openings += 1
         self._closed_at = None
+        self._opened_at = now
         self._opened_until = now + wait * (0.5 + 0.5 * jitter)  # equal jitter: half fixed
         self.opened_by = reason
         self._enter(State.OPEN)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+BROKE = 0.1  # seconds after a refusal in which nobody counts on a further attempt
+
 
 class WindowCount:
     """How many events the last ten seconds saw, in one-second buckets."""
@@ -75,12 +79,13 @@ class TierBudget:
     """What retries, hedges and failovers may add to what was asked of one tier: a share ``ratio``
     of it, and then one of the process's ``floor``, which all tiers share."""
 
-    __slots__ = ("_earned", "_extra", "_floor", "requests")
+    __slots__ = ("_earned", "_extra", "_floor", "broke_until", "requests")
 
     def __init__(self, ratio: float, floor: WindowedBudget) -> None:
         self.requests = WindowCount()  # calls meant for this tier, escalations included
         self._earned = WindowedBudget(self.requests, ratio=ratio)
         self._floor = floor
+        self.broke_until = -math.inf  # till then nothing more can be expected of it
         self._extra = WindowCount()  # attempts beyond those, however they were paid for
 
     def affords(self, now: float) -> bool:
@@ -90,6 +95,7 @@ class TierBudget:
     def withdraw(self, now: float) -> bool:
         """Pay for one more attempt, if there is something to pay with."""
         if not self._earned.withdraw(now) and not self._floor.withdraw(now):
+            self.broke_until = now + BROKE
             return False
         self._extra.add(now)
         return True

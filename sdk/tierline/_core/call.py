@@ -67,7 +67,9 @@ class ScoreCall(CallState):
             is_stale = request.version is not None and request.version != reply.bundle
             return self._failed(number, running, wrong, now, "" if is_stale else reply.bundle)
         self._settle(number, running, "ok", now)
-        lessons.answered(running, reply, request.model, fleet.semantic, fleet.config.breaker, now)
+        semantic, policy = fleet.semantic, fleet.config.breaker
+        span = self._deadline - self._begun
+        lessons.answered(running, reply, request.model, semantic, policy, span=span, now=now)
         if self._finished:
             return []
         if running.tier.is_edge and self._mode is Mode.SEQUENTIAL:
@@ -197,7 +199,7 @@ class ScoreCall(CallState):
     def _permits(
         self, served: Served, now: float, lease: float
     ) -> tuple[Permit, tuple[Breaker, Permit] | None] | None:
-        permit = served.breaker.acquire(now, lease)
+        permit = served.breaker.acquire(now, lease, early=True)  # pick says whom it is early for
         semantic, model = self._fleet.semantic, self._request.model
         if permit is None or semantic.is_clear or not semantic.implicates(model, served.bundle):
             return None if permit is None else (permit, None)
@@ -218,7 +220,9 @@ class ScoreCall(CallState):
             latencies,
             now=now,
             deadline=self._deadline,
-            is_last=alone or self._started + 1 >= config.retry.attempts,
+            is_last=alone
+            or self._started + 1 >= config.retry.attempts
+            or now < tier.budget.broke_until,
             is_probe=breaker.state is not State.CLOSED,
         )
 
@@ -274,8 +278,8 @@ class ScoreCall(CallState):
             lessons.bundle_failed(running, dice, now)
             fault = Fault.ENDPOINT
         else:
-            whole = self._deadline - self._begun
-            fault = lessons.failed(running, error, model, whole=whole, dice=dice, now=now)
+            span = self._deadline - self._begun
+            fault = lessons.failed(running, error, model, span=span, dice=dice, now=now)
         if self._finished:
             return []
         self._last_error = error

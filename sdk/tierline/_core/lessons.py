@@ -31,20 +31,23 @@ def answered(
     model: str,
     semantic: SemanticHealth,
     policy: BreakerPolicy,
+    *,
+    span: float,
     now: float,
 ) -> None:
-    """The attempt was answered, and the answer is one."""
+    """The attempt was answered, and the answer is one. ``span`` is the call's time in seconds."""
     endpoint, latencies = running.endpoint, running.latencies
     latency = now - running.started
-    slow = latency > policy.slow_floor and latency > policy.slow_multiple * latencies.usual
+    slow = latency > policy.slow_share * span and latency > policy.slow_multiple * latencies.usual
     running.breaker.succeeded(running.permit, now, slow=slow)
     running.served.bundle = reply.bundle
     endpoint.latency.observe(latency, now)
     latencies.observe(latency, now)
     endpoint.standing.succeeded(now)
-    endpoint.limiter.answered(latency, endpoint.inflight + 1, now)
+    endpoint.limiter.answered(latency, endpoint.inflight + 1, span, now)
     if running.permit.probe is not None and running.breaker.state is State.CLOSED:
         endpoint.standing.start_slowly(now)
+        endpoint.limiter.start_anew()
     if not semantic.is_clear:
         if running.suspect is not None:
             breaker, permit = running.suspect
@@ -57,11 +60,11 @@ def failed(
     error: errors.TierlineError,
     model: str,
     *,
-    whole: float,
+    span: float,
     dice: Dice,
     now: float,
 ) -> Fault:
-    """The attempt failed. ``whole`` is the call's span in seconds: a failure counts as that long an
+    """The attempt failed. ``span`` is the call's time in seconds: a failure counts as that long an
     answer, so that an endpoint that fails fast does not look fast. Returns whose fault it was."""
     fault = fault_of(error)
     endpoint = running.endpoint
@@ -77,7 +80,7 @@ def failed(
         running.breaker.released(running.permit)
         return fault
     running.breaker.failed(running.permit, now, dice.random())
-    endpoint.latency.observe(whole, now)
+    endpoint.latency.observe(span, now)
     unreached = fault is Fault.NEVER_SENT
     running.tier.outliers.failed(
         endpoint.standing, model, now, unreached=unreached, jitter=dice.random()

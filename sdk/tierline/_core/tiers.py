@@ -71,10 +71,10 @@ class TierState:
             elif len(self.endpoints) == 1 and self.endpoints[0].is_askable(model, now, criticality):
                 return self.endpoints[0]
         usable = self._usable(model, avoid, now, criticality)
+        if not usable:
+            return self._early(model, avoid, now, criticality)
         if self._zone is not None and len(usable) > 1:
             usable = self._in_zone(usable, model, now, dice)
-        if not usable:
-            return None
         self._turn += 1
         return choose(self.balancing, usable, key=key, turn=self._turn, now=now, dice=dice)
 
@@ -93,6 +93,24 @@ class TierState:
         return [
             e for e in within if e.url not in avoid and e.inflight < e.limiter.room[criticality]
         ]
+
+    def _early(
+        self, model: str, avoid: Collection[str], now: float, criticality: Criticality
+    ) -> EndpointState | None:
+        """Who may be tried before its breaker's time, because everybody else is full: the call
+        would be refused, so that it has nothing to lose, and the tier needs what it finds out."""
+        if not self.is_full(model, now, criticality):
+            return None
+        for endpoint in self.endpoints:
+            breaker = endpoint.breaker(model)
+            if (
+                breaker.state is not State.CLOSED
+                and breaker.allows_early(now)
+                and endpoint.url not in avoid
+                and endpoint.inflight < endpoint.limiter.room[criticality]
+            ):
+                return endpoint
+        return None
 
     def _allows(self, endpoint: EndpointState, model: str, now: float) -> bool:
         served = endpoint.served(model)

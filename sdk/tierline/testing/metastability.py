@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from tierline._config import Balancing, BreakerPolicy, ClientConfig, Endpoint, RetryPolicy, Tier
+from tierline._config import (
+    Balancing,
+    BreakerPolicy,
+    ClientConfig,
+    EjectionPolicy,
+    Endpoint,
+    LimiterPolicy,
+    RetryPolicy,
+    Tier,
+)
 from tierline.testing.faults import Fault, FaultKind
 from tierline.testing.load import steady_load
 from tierline.testing.nodes import NodeProfile
@@ -22,6 +31,11 @@ LOAD = 0.9  # of the capacity
 LOSS_AT, LOSS_FOR, LEFT = 3.0, 2.0, 0.2  # when, how long, and what share of the workers stays
 HEALED = 0.99  # share of a second's calls answered in time
 _NEVER = 1_000_000  # failures
+_OFF = {
+    "breaker": BreakerPolicy(minimum_calls=_NEVER, consecutive=_NEVER),
+    "ejection": EjectionPolicy(minimum_calls=_NEVER, consecutive=_NEVER),
+    "limiter": LimiterPolicy(initial=_NEVER, minimum=_NEVER, maximum=_NEVER),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +45,7 @@ class Variant:
     name: str
     budget: bool
     drops_expired: bool
-    breaker: bool = False
+    breaker: bool = False  # and ejection, and the limiter
 
 
 VARIANTS = (
@@ -102,9 +116,7 @@ def _config(variant: Variant, endpoints: int) -> ClientConfig:
         tiers=(tier,),
         deadline=0.4,
         retry=RetryPolicy(attempts=4, per_tier=4) if variant.budget else free,
-        breaker=BreakerPolicy()
-        if variant.breaker
-        else BreakerPolicy(minimum_calls=_NEVER, consecutive=_NEVER),
+        **({} if variant.breaker else _OFF),  # type: ignore[arg-type]  # policies by their names
     )
 
 
