@@ -77,6 +77,9 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         "--key", type=Path, action="append", default=[], help="public key to trust (PEM)"
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads to use")
+    parser.add_argument(
+        "--sampled", action="store_true", help="also rank among 99 sampled items (misleading)"
+    )
     parser.add_argument("--json", type=Path, help="also write all results here")
 
 
@@ -92,6 +95,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             keys=tuple(options.key),
             allow_unsigned=options.allow_unsigned,
             threads=options.threads,
+            sampled=options.sampled,
         )
     )
     return _finish(result.table, result.document, options.json)

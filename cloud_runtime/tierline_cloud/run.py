@@ -20,17 +20,20 @@ from tierline_cloud.evaluation import (
     factor_scores,
     paired_bootstrap,
     rank_catalogue,
+    ranking_metrics,
+    sampled_ranks,
     spearman,
     tier_table,
 )
 from tierline_cloud.evaluation.agreement import agreement_loss
+from tierline_cloud.evaluation.gate import gate_lines, gate_report
 from tierline_cloud.evaluation.metrics import ndcg
 from tierline_cloud.export import EdgeSession, Floats
 from tierline_cloud.factory import Factory, Source, served_states
 from tierline_cloud.models.blend import CloudModel, blended
 from tierline_cloud.recipes import RECIPES, Recipe
 from tierline_cloud.stages import Stage, StageStore
-from tierline_cloud.tables import tiers_table, train_table
+from tierline_cloud.tables import certificate_line, tiers_table, train_table
 from tierline_cloud.training.console import Console
 from tierline_cloud.training.loop import hidden_states
 from tierline_kernels import RowwiseInt8, dequantize_rows
@@ -148,7 +151,7 @@ def certificate_claim(edge: Bundle, cloud: Bundle) -> dict[str, Any]:
     certificate = edge.manifest.certificate
     status = standing(edge.manifest, cloud=cloud.digest)
     if certificate is None or status is None:
-        return {"refused": edge.manifest.metrics["certificate_refused"]}
+        return {"refused": edge.manifest.metrics.get("certificate_refused", "it carries none")}
     at = next(p for p in certificate.curve if p.threshold == certificate.threshold)
     return {
         "id": certificate.id,
@@ -183,6 +186,7 @@ class EvaluateOptions:
     keys: tuple[Path, ...]
     allow_unsigned: bool
     threads: int
+    sampled: bool = False  # also the 99-negatives protocol, with its warning
 
 
 def evaluate(options: EvaluateOptions) -> Outcome:
@@ -203,20 +207,31 @@ def evaluate(options: EvaluateOptions) -> Outcome:
     fast = rank_catalogue(scores, histories, split.test_target)
     model = load_cloud(cloud)
     states = hidden_states(model.network, histories)
-    full = rank_catalogue(
-        blended(states, model.table, histories, model.neighbours), histories, split.test_target
-    )
+    slow_scores = blended(states, model.table, histories, model.neighbours)
+    full = rank_catalogue(slow_scores, histories, split.test_target)
     uncertainty = outputs.uncertainty.astype(np.float64)
     table = tier_table(fast, full, uncertainty, _threshold(edge))
-    document = {
+    document: dict[str, Any] = {
         "edge": edge.id,
         "cloud": cloud.id,
         "users": int(uncertainty.size),
         "tiers": [asdict(row) for row in table],
         "spearman": spearman(uncertainty, agreement_loss(fast.top, full.top)),
         "cloud_minus_edge": asdict(paired_bootstrap(ndcg(full.ranks, 10), ndcg(fast.ranks, 10))),
+        "gate": gate_report(fast, full, uncertainty),
+        "certificate": certificate_claim(edge, cloud),
     }
-    return Outcome(table=tiers_table(document), document=document)
+    if options.sampled:
+        document["sampled"] = {
+            tier: ranking_metrics(
+                sampled_ranks(scored, histories, split.test_target, allow_sampled=True)
+            )
+            for tier, scored in (("edge", scores), ("cloud", slow_scores))
+        }
+    parts = [tiers_table(document), gate_lines(document["gate"])]
+    return Outcome(
+        table="\n\n".join([*parts, certificate_line(document["certificate"])]), document=document
+    )
 
 
 def load_cloud(bundle: Bundle) -> CloudModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tierline.cli import EXIT_DONE, main
 from tierline_cloud.bundles import write_bundles
-from tierline_cloud.evaluation import Ranking, agreement_loss
+from tierline_cloud.evaluation import Ranking, SampledMetricsWarning, agreement_loss
 from tierline_cloud.factory import Factory, Source
 from tierline_cloud.recipes import Recipe
 from tierline_cloud.run import certificate_claim
@@ -71,3 +73,36 @@ def test_too_few_calibration_users_leave_a_reason_and_no_certificate(
     assert pair["edge"].manifest.certificate is None
     line = certificate_line(certificate_claim(pair["edge"], pair["cloud"]))
     assert line.startswith("certificate: none; 48 users cannot certify")
+
+
+def _evaluate(pair: dict[str, Bundle], factory: Factory, target: Path, *more: str) -> int:
+    folders = [str(pair["edge"].path), str(pair["cloud"].path)]
+    data = str(factory.out / "synthetic.txt")
+    return main(["evaluate", *folders, data, "--allow-unsigned", "--json", str(target), *more])
+
+
+def test_evaluate_reports_the_gate_and_the_certificate(
+    pair: dict[str, Bundle],
+    factory: Factory,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _evaluate(pair, factory, tmp_path / "e.json") == EXIT_DONE
+    found = json.loads((tmp_path / "e.json").read_text())
+    certificate = pair["edge"].manifest.certificate
+    assert certificate is not None
+    assert found["certificate"]["id"] == certificate.id
+    assert "sampled" not in found
+    said = capsys.readouterr().out
+    assert f"certificate {certificate.id}" in said
+    assert "escalated: L_agree" in said
+
+
+def test_evaluate_ranks_among_sampled_items_only_when_asked_and_warns(
+    pair: dict[str, Bundle], factory: Factory, tmp_path: Path
+) -> None:
+    with pytest.warns(SampledMetricsWarning):
+        assert _evaluate(pair, factory, tmp_path / "e.json", "--sampled") == EXIT_DONE
+    found = json.loads((tmp_path / "e.json").read_text())
+    full = found["tiers"][2]["metrics"]["hr@10"]
+    assert found["sampled"]["cloud"]["hr@10"] > full
