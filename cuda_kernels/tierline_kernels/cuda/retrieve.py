@@ -210,16 +210,28 @@ def _make_read(meet, r, loads, count, size, lanes, row_bytes):
     return read
 
 
+@inlined
+def _consider(kept, candidate, score, i, query, bits, excluded, offsets, flags, lane, last):
+    """The warp's list after each lane's candidate was held against it."""
+    bar = value_of(cuda.shfl_sync(ALL, kept, last))
+    passes = candidate and not score <= bar
+    if cuda.ballot_sync(ALL, passes) != 0:
+        key = np.int64(NOBODY)
+        if passes and allowed(score, i, query, bits, excluded, offsets, flags):
+            key = pack(score, i)
+        kept = insert(kept, key, lane, last)
+    return kept
+
+
 def make_scan(kind: Kind, d: int, count: int) -> Any:
     """Meet ``count`` queries (blockIdx.y, from count times it on) with rows in 16-byte pieces."""
     lanes = lanes_per_row(kind, d)
     at_once, step = 32 // lanes, tile(kind, d, count)
     loads = step // at_once
     copies = lanes // loads  # lanes that end with the same score; the first of them speaks
-    row_bytes = d * 16 // PIECE[kind]
     load, meet, size, number = _make_meet(kind, lanes, count)
     gather, finish = _make_gather(lanes, loads), _make_finish(kind)
-    read = _make_read(meet, 0, loads, count, size, lanes, row_bytes)
+    read = _make_read(meet, 0, loads, count, size, lanes, d * 16 // PIECE[kind])
     pieces, partial_sums = count * size, count * loads
 
     def scan(
@@ -248,13 +260,10 @@ def make_scan(kind: Kind, d: int, count: int) -> Any:
                 score = finish(
                     total, item, query, scales, biases, query_scales, query_sums, boost, flags
                 )
-                bar = value_of(cuda.shfl_sync(ALL, kept[q], last))
-                passes = i < n and part % copies == 0 and not score <= bar
-                if cuda.ballot_sync(ALL, passes) != 0:
-                    key = np.int64(NOBODY)
-                    if passes and allowed(score, i, query, bits, excluded, offsets, flags):
-                        key = pack(score, i)
-                    kept[q] = insert(kept[q], key, lane, last)
+                candidate = i < n and part % copies == 0
+                kept[q] = _consider(
+                    kept[q], candidate, score, i, query, bits, excluded, offsets, flags, lane, last
+                )
             start += warps * step
         for q in range(count):
             if base + q < query_count:

@@ -21,14 +21,6 @@ from tierline_kernels.cuda.select import ALL, NOBODY, pack, put, value_of
 ROWS = 16
 
 
-@inlined
-def _score(dot, i, scales, biases, scale, total, boost, flags):
-    score = finish_int8(dot, i, scales, biases, scale, total, flags)
-    if (flags & BOOSTED) != 0:
-        score = score + boost[i]
-    return score
-
-
 def _make_take(q):
     """Puts a key into one of the lists from q on; a chain, so that lists stay in registers."""
     rest = _make_take(q + 1) if q + 1 < TENSOR_QUERIES else None
@@ -89,36 +81,16 @@ def _make_dots(d):
     return dots
 
 
-def make_tensor_scan(d: int) -> Any:
-    """Meet groups of 8 queries with int8 items of a width that 64 divides.
+def _make_hold(words):
+    """This lane's share of the group's queries, and what finishes its two queries' scores."""
 
-    ``groups`` (1, 2 or 4) of a block's warps take one group each; queries are padded to full
-    groups of groups. Arguments as in ``retrieve.scan_signature("int8")``.
-    """
-    dots = _make_dots(d)
-    words = d // 16
-
-    def scan(
-        items, scales, biases, queries, query_scales, query_sums, bits, excluded, offsets, boost,
-        keys, n, query_count, per_query, width, groups, last, flags,
-    ):  # fmt: skip
-        lane = cuda.threadIdx.x & 31
+    @inlined
+    def hold(queries, query_scales, query_sums, base, query_count, lane, held, scale, total, bars):
         group, four = lane >> 2, lane & 3
-        stripes = (cuda.blockDim.x >> 5) // groups
-        warp = cuda.threadIdx.x >> 5
-        stripe = np.int64(cuda.blockIdx.x) * stripes + warp // groups
-        base = (np.int64(cuda.blockIdx.y) * groups + warp % groups) * TENSOR_QUERIES
-        held = cuda.local.array(words, types.int32)
-        kept = cuda.local.array(TENSOR_QUERIES, types.int64)
-        bars = cuda.local.array(2, types.float32)
         for c in range(words // 4):
-            piece = load16(queries, (base + group) * d + c * 64 + four * 16)
+            piece = load16(queries, (base + group) * (words * 16) + c * 64 + four * 16)
             for w in range(4):
                 held[4 * c + w] = piece[w]
-        for q in range(TENSOR_QUERIES):
-            kept[q] = NOBODY
-        scale = cuda.local.array(2, types.float32)
-        total = cuda.local.array(2, types.float32)
         for side in range(2):
             # No number beats infinity: a query that only fills up the group keeps nothing.
             bars[side] = value_of(np.int64(NOBODY))
@@ -126,21 +98,61 @@ def make_tensor_scan(d: int) -> Any:
                 bars[side] = np.float32(np.inf)
             scale[side] = query_scales[base + 2 * four + side]
             total[side] = query_sums[base + 2 * four + side]
+
+    return hold
+
+
+@inlined
+def _finish(found, i, n, scales, biases, scale, total, boost, flags, scores, bars):
+    """The lane's four scores, and whether one of them passes its query's list."""
+    passes = False
+    for half in range(2):
+        item = min(i + 8 * half, n - 1)
+        for side in range(2):
+            at = 2 * half + side
+            score = finish_int8(found[at], item, scales, biases, scale[side], total[side], flags)
+            if (flags & BOOSTED) != 0:
+                score = score + boost[item]
+            scores[at] = score
+            if i + 8 * half < n and not score <= bars[side]:
+                passes = True
+    return passes
+
+
+def make_tensor_scan(d: int) -> Any:
+    """Meet groups of 8 queries with int8 items of a width that 64 divides.
+
+    ``groups`` (1, 2 or 4) of a block's warps take one group each; queries are padded to full
+    groups of groups. Arguments as in ``retrieve.scan_signature("int8")``.
+    """
+    words = d // 16
+    dots, hold = _make_dots(d), _make_hold(words)
+
+    def scan(
+        items, scales, biases, queries, query_scales, query_sums, bits, excluded, offsets, boost,
+        keys, n, query_count, per_query, width, groups, last, flags,
+    ):  # fmt: skip
+        lane = cuda.threadIdx.x & 31
+        stripes = (cuda.blockDim.x >> 5) // groups
+        warp = cuda.threadIdx.x >> 5
+        stripe = np.int64(cuda.blockIdx.x) * stripes + warp // groups
+        base = (np.int64(cuda.blockIdx.y) * groups + warp % groups) * TENSOR_QUERIES
+        held = cuda.local.array(words, types.int32)
+        kept = cuda.local.array(TENSOR_QUERIES, types.int64)
+        bars = cuda.local.array(2, types.float32)
+        scale = cuda.local.array(2, types.float32)
+        total = cuda.local.array(2, types.float32)
         scores = cuda.local.array(4, types.float32)
+        hold(queries, query_scales, query_sums, base, query_count, lane, held, scale, total, bars)
+        for q in range(TENSOR_QUERIES):
+            kept[q] = NOBODY
         start = stripe * ROWS
         while start < n:
-            i = start + group
-            found = dots(items, held, min(i, n - 1), min(i + 8, n - 1), four)
-            passes = False
-            for half in range(2):
-                item = min(i + 8 * half, n - 1)
-                for side in range(2):
-                    at = 2 * half + side
-                    scores[at] = _score(
-                        found[at], item, scales, biases, scale[side], total[side], boost, flags
-                    )
-                    if i + 8 * half < n and not scores[at] <= bars[side]:
-                        passes = True
+            i = start + (lane >> 2)
+            found = dots(items, held, min(i, n - 1), min(i + 8, n - 1), lane & 3)
+            passes = _finish(
+                found, i, n, scales, biases, scale, total, boost, flags, scores, bars
+            )  # fmt: skip
             if cuda.ballot_sync(ALL, passes) != 0:
                 for half in range(2):
                     for side in range(2):
