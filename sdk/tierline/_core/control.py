@@ -115,12 +115,15 @@ class RecentShare:
         self._next = (self._next + 1) % len(self._marks)
         self._seen = min(self._seen + 1, len(self._marks))
 
-    def amend_last(self) -> None:
-        """It happened to the last call after all. Nothing before the first call."""
-        last = (self._next - 1) % len(self._marks)
-        if self._seen and not self._marks[last]:
-            self._marks[last] = 1
-            self._count += 1
+    def add_late(self) -> None:
+        """It happened, after all, to one of the calls already added. Calls overlap, so which one is
+        not said: the newest it had not happened to is marked."""
+        for back in range(1, self._seen + 1):
+            place = (self._next - back) % len(self._marks)
+            if not self._marks[place]:
+                self._marks[place] = 1
+                self._count += 1
+                return
 
     @property
     def is_full(self) -> bool:
@@ -172,10 +175,10 @@ class EscalationControl:
         return Decision(escalate, threshold, FORCED if wanted and not escalate else "")
 
     def not_escalated(self) -> None:
-        """The last decision was to escalate, and the cloud did not answer (breaker, deadline,
-        sovereignty): the edge's answer was served after all, and counts as forced. Its token stays
-        spent, since the cloud may have done the work."""
-        self._forced.amend_last()
+        """One of the calls to be escalated got no answer from the cloud (breaker, deadline,
+        sovereignty): the edge's was served after all, and counts as forced. Its token stays spent,
+        since the cloud may have done the work."""
+        self._forced.add_late()
 
     @property
     def threshold(self) -> float:

@@ -204,18 +204,30 @@ def test_an_uncertainty_that_is_no_number_is_escalated() -> None:
     assert control.decide(math.nan).escalate
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
-def test_the_recent_share_counts_the_last_calls_and_their_amendments(
-    events: list[tuple[bool, bool]],
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), max_size=60))
+def test_the_recent_share_counts_the_last_calls_and_what_is_told_late(
+    events: list[tuple[bool, int]],
 ) -> None:
     recent, marks = RecentShare(7), list[bool]()
-    for happened, amended in events:
+    for happened, late in events:
         recent.add(happened)
-        marks.append(happened or amended)
-        for _ in range(amended):
-            recent.amend_last()
-        last = marks[-7:]
-        assert recent.share == pytest.approx(sum(last) / len(last))
+        marks = [*marks, happened][-7:]
+        for _ in range(late):
+            recent.add_late()
+            unmarked = [place for place, mark in enumerate(marks) if not mark]
+            marks = [mark or place in unmarked[-1:] for place, mark in enumerate(marks)]
+        assert recent.share == pytest.approx(sum(marks) / len(marks))
+
+
+def test_calls_that_overlap_and_fail_together_are_all_counted_as_forced() -> None:
+    control = EscalationControl(
+        ControlPolicy(mode="quality_first", budget=0.5, cap=1.0), CERTIFICATE
+    )
+    for _ in range(10):
+        assert control.decide(0.9).escalate
+    for _ in range(10):  # the cloud went away while all ten were on their way
+        control.not_escalated()
+    assert control.forced == 1.0
 
 
 @pytest.mark.parametrize(
