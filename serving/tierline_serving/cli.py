@@ -195,6 +195,7 @@ def _publish(options: argparse.Namespace) -> int:
         options.bundle, trust=_trust(options), channel=options.channel
     )
     facts: dict[str, object] = {"path": str(place), "channel": options.channel}
+    _audit(options, "registry.publish", place.name)
     _tell(options, facts, f"Published {place.name}; channel {options.channel} names it.")
     return EXIT_DONE
 
@@ -231,6 +232,7 @@ def _promote(options: argparse.Namespace) -> int:
         options.model, options.bundle, trust=_trust(options), channel=options.channel
     )
     facts: dict[str, object] = {"path": str(place), "channel": options.channel}
+    _audit(options, "registry.promote", place.name)
     _tell(options, facts, f"Channel {options.channel} of {options.model} names {place.name}.")
     return EXIT_DONE
 
@@ -242,6 +244,7 @@ def _roll_back(options: argparse.Namespace) -> int:
         options.model, trust=_trust(options), channel=options.channel
     )
     facts: dict[str, object] = {"path": str(place), "channel": options.channel}
+    _audit(options, "registry.roll-back", place.name)
     _tell(options, facts, f"Channel {options.channel} of {options.model} is back at {place.name}.")
     return EXIT_DONE
 
@@ -303,6 +306,8 @@ def _registry_options(
         parser.add_argument("--channel", default="stable", help="default: stable")
     if trust:
         _trust_options(parser)
+    if channel and trust:  # these move a channel
+        parser.add_argument("--audit", type=Path, help="write what changed into this audit log")
     _json_option(parser)
 
 
@@ -362,6 +367,13 @@ def _published(bundle: Published) -> dict[str, object]:
 
 def _vouched(bundle: Bundle) -> str:
     return f"signed by {bundle.signed_by}" if bundle.signed_by else "signed by nobody we verified"
+
+
+def _audit(options: argparse.Namespace, action: str, bundle: str) -> None:
+    if options.audit is not None:
+        from tierline_serving.access.cli import record_change
+
+        record_change(options.audit, action, bundle, {"channel": options.channel})
 
 
 def _tell(options: argparse.Namespace, facts: dict[str, object], sentence: str) -> None:

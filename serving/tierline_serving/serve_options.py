@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from tierline import ConfigurationError
 from tierline.wire import ScoreReply, ScoreRequest
+from tierline_serving.access.tls import Tls
 from tierline_serving.batching.batcher import BatchLimits
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.registry import Registry
+from tierline_serving.repository import Loaded, Source
 from tierline_serving.scorer import Scorer
 from tierline_serving.server import serve
 from tierline_serving.settings import ServerSettings
@@ -51,6 +53,13 @@ def add_serve_options(parser: argparse.ArgumentParser, *, port: int) -> None:
     parser.add_argument("--port", type=int, default=port, help=f"0: any free one; default {port}")
     parser.add_argument("--unix-socket", type=Path, help="listen here as well")
     parser.add_argument("--allow-remote", action="store_true", help="listen beyond this machine")
+    parser.add_argument("--keys", type=Path, help="key file: callers need a key (tierline keys)")
+    parser.add_argument("--audit", type=Path, help="log of loads; default: the key file + .audit")
+    parser.add_argument("--tls-cert", type=Path, help="certificate chain (PEM): serve https")
+    parser.add_argument("--tls-key", type=Path, help="its private key (PEM)")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, help="callers need a certificate of this authority (PEM)"
+    )
     parser.add_argument("--max-batch-rows", type=int, default=BatchLimits().max_batch_rows)
     parser.add_argument("--lame-duck", type=float, default=ServerSettings().lame_duck)
     parser.add_argument("--drain", type=float, default=ServerSettings().drain)
@@ -66,7 +75,21 @@ def run_server(options: argparse.Namespace, load: Callable[[Bundle], ServedScore
     """Load every bundle, warm it up, serve it until signalled; returns an exit code."""
     bundles = open_bundles(options)
     scorers = [load(bundle) for bundle in bundles]
-    settings = ServerSettings(
+    settings = _settings(options)
+    return serve(
+        scorers,
+        settings,
+        warm_up=_warm_up(bundles),
+        prior=prior_lookup(scorers),
+        sources=_sources(options, bundles, load),
+    )
+
+
+def _settings(options: argparse.Namespace) -> ServerSettings:
+    audit: Path | None = options.audit
+    if audit is None and options.keys is not None:
+        audit = options.keys.with_name(options.keys.name + ".audit")
+    return ServerSettings(
         host=options.host,
         port=options.port,
         unix_socket=options.unix_socket,
@@ -74,24 +97,58 @@ def run_server(options: argparse.Namespace, load: Callable[[Bundle], ServedScore
         batch=BatchLimits(max_batch_rows=options.max_batch_rows),
         lame_duck=options.lame_duck,
         drain=options.drain,
+        keys=options.keys,
+        audit=audit,
+        tls=_tls(options),
     )
-    return serve(scorers, settings, warm_up=_warm_up(bundles), prior=prior_lookup(scorers))
+
+
+def _tls(options: argparse.Namespace) -> Tls | None:
+    given = (options.tls_cert, options.tls_key)
+    if given == (None, None) and options.tls_client_ca is None:
+        return None
+    if None in given:
+        raise ConfigurationError("give both --tls-cert and --tls-key")
+    return Tls(certificate=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca)
+
+
+def _sources(
+    options: argparse.Namespace,
+    bundles: Sequence[Bundle],
+    load: Callable[[Bundle], ServedScorer],
+) -> dict[str, Source]:
+    """Where each model is loaded from anew: the place the command line named it by."""
+    trust = Trust.from_files(options.trust, allow_unsigned=options.allow_unsigned)
+
+    def source(place: str) -> Source:
+        def open_and_load() -> Loaded:
+            bundle = open_bundle(_place(place), trust)
+            scorer = load(bundle)
+            warm_up = _warm_up([bundle]).get(bundle.manifest.model)
+            return Loaded(scorer=scorer, warm_up=warm_up, prior=_prior_reply(scorer))
+
+        return open_and_load
+
+    models = [bundle.manifest.model for bundle in bundles]
+    return {model: source(place) for model, place in zip(models, options.bundles, strict=True)}
 
 
 def prior_lookup(scorers: Sequence[ServedScorer]) -> Callable[[str], ScoreReply | None]:
     """What ``GET /v1/models/{m}/prior`` answers: every item with its popularity."""
-    replies: dict[str, ScoreReply] = {}
-    for scorer in scorers:
-        scores = scorer.prior()
-        if scores is not None:
-            items = np.arange(1, len(scores), dtype=np.int64)
-            replies[scorer.info.name] = ScoreReply(
-                model=scorer.info.name,
-                bundle=scorer.info.bundle,
-                scores=np.array(scores[1:], np.float32),
-                items=items,
-            )
+    replies = {scorer.info.name: _prior_reply(scorer) for scorer in scorers}
     return replies.get
+
+
+def _prior_reply(scorer: ServedScorer) -> ScoreReply | None:
+    scores = scorer.prior()
+    if scores is None:
+        return None
+    return ScoreReply(
+        model=scorer.info.name,
+        bundle=scorer.info.bundle,
+        scores=np.array(scores[1:], np.float32),
+        items=np.arange(1, len(scores), dtype=np.int64),
+    )
 
 
 def _warm_up(bundles: Sequence[Bundle]) -> dict[str, ScoreRequest]:

@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -253,7 +254,8 @@ class Server:
         self._say(f"not started: the warm-up request failed: {error}")
 
     def _ready_line(self, sockets: Sequence[socket.socket]) -> str:
-        where = " and ".join(address(each) for each in sockets)
+        tls = self._settings.tls is not None
+        where = " and ".join(address(each, tls=tls) for each in sockets)
         infos = [runner.scorer.info for runner in self._runners.values()]
         what = "; ".join(f"model {info.name}, bundle {info.bundle}" for info in infos)
         return f"ready on {where} ({what})"
@@ -288,6 +290,7 @@ def _latest(priors: Mapping[str, ScoreReply | None], first: PriorLookup | None) 
 
 
 def _uvicorn_config(app: App, settings: ServerSettings) -> uvicorn.Config:
+    tls = settings.tls
     return uvicorn.Config(
         app,
         lifespan="off",
@@ -299,6 +302,10 @@ def _uvicorn_config(app: App, settings: ServerSettings) -> uvicorn.Config:
         date_header=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(settings.drain) + 1,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
+        ssl_ca_certs=None if tls is None or tls.client_ca is None else str(tls.client_ca),
+        ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.verifies_callers else ssl.CERT_NONE,
     )
 
 

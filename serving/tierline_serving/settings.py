@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tierline import ConfigurationError
+from tierline_serving.access.tls import Tls
 from tierline_serving.batching.batcher import BatchLimits
 
 DEFAULT_PORT = 8101
@@ -17,6 +18,7 @@ DEFAULT_DRAIN = 10.0  # well inside the 30 s Kubernetes grants before it kills
 DEFAULT_TIMEOUT = 10.0  # for a request that names no deadline
 DEFAULT_MAX_TIMEOUT = 60.0  # nobody may hold a place in the queue longer
 DEFAULT_READ_TIMEOUT = 10.0  # for a body that comes in pieces
+DEFAULT_MAX_CONNECTIONS = 4096  # open at once; some 20 kB each
 KEEP_ALIVE = 5  # the client's pool gives idle connections up sooner, so that none goes stale
 
 
@@ -25,7 +27,8 @@ class ServerSettings:
     """Settings of one server process. Times are in seconds. Raises ConfigurationError.
 
     ``port`` 0 takes a free one, None listens on ``unix_socket`` only. Listening beyond this
-    machine is refused unless ``allow_remote`` says that it is meant.
+    machine takes access control (``keys``, or ``tls`` that verifies callers), or ``allow_remote``
+    to say that anybody is meant.
     """
 
     host: str = "127.0.0.1"
@@ -39,14 +42,20 @@ class ServerSettings:
     read_timeout: float = DEFAULT_READ_TIMEOUT
     lame_duck: float = DEFAULT_LAME_DUCK
     drain: float = DEFAULT_DRAIN
-    keys: Path | None = None
-    audit: Path | None = None
+    keys: Path | None = None  # the key file: with it every request but a probe needs a key
+    audit: Path | None = None  # the log that loads and unloads are written to
+    tls: Tls | None = None
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
 
     def __post_init__(self) -> None:
         self._check_addresses()
         if self.max_body_bytes < 1:
             raise ConfigurationError(
                 f"must be at least 1, got {self.max_body_bytes}", key="max_body_bytes"
+            )
+        if self.max_connections < 1:
+            raise ConfigurationError(
+                f"must be at least 1, got {self.max_connections}", key="max_connections"
             )
         for name in ("default_timeout", "max_timeout", "read_timeout"):
             _check_seconds(name, getattr(self, name), above_zero=True)
@@ -61,16 +70,27 @@ class ServerSettings:
     def _check_addresses(self) -> None:
         if self.port is None and self.unix_socket is None:
             raise ConfigurationError("give a port or a unix_socket to listen on", key="port")
+        if self.tls is not None and self.unix_socket is not None:
+            raise ConfigurationError(
+                "a unix socket is reached by this machine only and carries no TLS; leave one out",
+                key="unix_socket",
+            )
         if self.port is None:
             return
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"must be from 0 to 65535, got {self.port}", key="port")
-        if not self.allow_remote and not is_loopback(self.host):
+        if not (self.allow_remote or self.has_access_control or is_loopback(self.host)):
             raise ConfigurationError(
-                f"{self.host!r} can be reached from other machines, and this server trusts whoever "
-                "reaches it; if that is meant, say --allow-remote, and put access control in front",
+                f"{self.host!r} can be reached from other machines, and this server would trust "
+                "whoever reaches it: give --keys or --tls-client-ca, or say --allow-remote if "
+                "something in front controls access",
                 key="host",
             )
+
+    @property
+    def has_access_control(self) -> bool:
+        """Whether callers must show who they are: by a key, or by a certificate."""
+        return self.keys is not None or (self.tls is not None and self.tls.verifies_callers)
 
 
 def is_loopback(host: str) -> bool:

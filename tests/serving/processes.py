@@ -79,7 +79,7 @@ def running(folder: Path, **settings: object) -> Iterator[Served]:
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.match(r"ready on http://127\.0\.0\.1:(\d+) ", line)
+        found = re.match(r"ready on https?://127\.0\.0\.1:(\d+) ", line)
         assert found, line
         yield Served(int(found[1]), folder, process)
     finally:

@@ -22,6 +22,7 @@ import tiny_bundles
 from tierline import BundleRefused
 from tierline.wire import ScoreReply, ScoreRequest
 from tierline_edge.scorer import load_scorer
+from tierline_serving.access.tls import Tls
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.manifest import DTYPES, TensorSpec
 from tierline_serving.repository import Loaded
@@ -98,6 +99,8 @@ def main() -> int:
     for name in ("keys", "audit"):
         if name in options:
             options[name] = Path(options[name])
+    if "tls" in options:
+        options["tls"] = Tls(**{name: Path(path) for name, path in options["tls"].items()})
     scorers = [
         *(load(name).scorer for name in ("ranker", "taste")),
         *(SumScorer(dtype) for dtype in DTYPES),

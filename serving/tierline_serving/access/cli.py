@@ -107,15 +107,16 @@ def _run_audit(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace, action: str, subject: str, detail: dict[str, str]) -> None:
+    path = options.audit or options.file.with_name(options.file.name + ".audit")
+    record_change(path, action, subject, detail)
+
+
+def record_change(path: Path, action: str, subject: str, detail: dict[str, str]) -> None:
+    """Write what somebody changed at the command line into an audit log."""
     from tierline_serving.access.audit import AuditLog
 
-    path = options.audit or options.file.with_name(options.file.name + ".audit")
-    AuditLog(path).append(actor=local_actor(), action=action, subject=subject, detail=detail)
-
-
-def local_actor() -> str:
-    """Who works at the command line, as the audit log names them."""
-    return f"user:{getpass.getuser()}"
+    actor = f"user:{getpass.getuser()}"
+    AuditLog(path).append(actor=actor, action=action, subject=subject, detail=detail)
 
 
 def _facts(key: Key) -> dict[str, object]:

@@ -28,13 +28,13 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
     return sockets
 
 
-def address(listener: socket.socket) -> str:
+def address(listener: socket.socket, *, tls: bool = False) -> str:
     """Where a bound socket is reached, as the URL a client is given."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix://{name}"
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"http://{host}:{name[1]}"
+    return f"{'https' if tls else 'http'}://{host}:{name[1]}"
 
 
 def _listen_tcp(host: str, port: int) -> socket.socket:

@@ -33,8 +33,8 @@ Ids = NDArray[np.int64]
 def chosen_model(request: RerankRequest, models: Sequence[ModelInfo]) -> str:
     """The model to ask: the one named, or the only one that ranks item ids.
 
-    Raises ModelNotFound when that is not served or there is none, BadRequest when it does not rank ids or there
-    are several to choose from.
+    Raises ModelNotFound when that is not served or there is none, BadRequest when it does not rank
+    ids or there are several to choose from.
     """
     ranking = [info.name for info in models if info.kind == "sequence"]
     if request.model is not None:
