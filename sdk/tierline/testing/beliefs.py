@@ -51,6 +51,7 @@ class Seen:
         "good",
         "out",
         "out_since",
+        "panicked_at",
         "panics",
         "since",
         "state",
@@ -70,6 +71,7 @@ class Seen:
         self.out: dict[Exchange, int] = {}  # attempts that are out, and their generation
         self.out_since: float | None = None  # when it was first seen to be ejected
         self.panics = 0  # of its tier, when last seen
+        self.panicked_at = -1.0  # when their number was last seen to grow
 
 
 class BeliefWatch:
@@ -89,12 +91,13 @@ class BeliefWatch:
             for endpoint in tier.endpoints
         }
         self._semantic = fleet.semantic
-        self._by_tier = {tier.name: tier for tier in fleet.tiers}
+        self._tiers = fleet.tiers
         # A process that stood still finds its attempts timed out, some before they were sent.
         self.stalled = False
 
     def sent(self, link: SimLink, exchange: Exchange) -> None:
         """An attempt starts: may it?"""
+        self._look_for_panic()
         seen = self._look(link.url)
         if exchange.request.method == "GET" or not exchange.call:
             return  # not a call's attempt; probes of health are meant to ask who is out
@@ -111,20 +114,23 @@ class BeliefWatch:
                 "failures open", f"{url} is asked after {seen.consecutive} failures in a row"
             )
         if seen.out_since is not None and seen.out_since < self._now():
-            if seen.tier.panics == seen.panics:
-                notes.violated("ejected means left out", f"{url} is asked while ejected")
-            else:
+            if seen.panicked_at >= self._now():
                 notes.seen["panic"] += 1
+            elif seen.state is State.HALF_OPEN:  # one probe, because everybody else was full
+                notes.seen["early probe"] += 1
+            else:
+                notes.violated("ejected means left out", f"{url} is asked while ejected")
         room = seen.endpoint.limiter.room[Criticality.CRITICAL]
         if link.open > ceil(room / CUT) + 1:
             notes.violated("limits hold", f"{url}: {link.open} out, {room} allowed")
         seen.out[exchange] = seen.generation
-        self._remember_panics()
 
     def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
         """An attempt is over; the client hears of it right after us."""
         seen = self._look(link.url)
         generation = seen.out.pop(exchange, None)
+        if generation != seen.generation and generation is not None and verdict != "cancelled":
+            self._notes.seen["late result"] += 1  # of a generation that is over: changes nothing
         if verdict == "ok":
             seen.consecutive = 0
             seen.good += generation == seen.generation
@@ -138,11 +144,16 @@ class BeliefWatch:
         """Look at every endpoint once more."""
         for url in self._seen:
             self._look(url)
-        self._remember_panics()
+        self._look_for_panic()
+        now = self._clock()
+        for tier in self._tiers:
+            if not tier.budget.affords(now):
+                self._notes.seen["retry budget exhausted"] += 1
 
-    def _remember_panics(self) -> None:
+    def _look_for_panic(self) -> None:
         for seen in self._seen.values():
-            seen.panics = seen.tier.panics
+            if seen.tier.panics != seen.panics:
+                seen.panics, seen.panicked_at = seen.tier.panics, self._now()
 
     def _look(self, url: str) -> Seen:
         seen = self._seen[url]

@@ -68,7 +68,7 @@ class SimLink:
 
     async def send(self, request: WireRequest, *, timeout: float) -> WireResponse:
         """Carry one request there and its answer back, in virtual time."""
-        exchange = Exchange(request, self, self._loop.time(), ghost=False)
+        exchange = Exchange(request, ghost=False)
         future: asyncio.Future[tuple[WireResponse, str]] = self._loop.create_future()
         self._waiting[exchange] = future
         timer = self._loop.call_later(timeout, self._expire, exchange)
@@ -104,7 +104,7 @@ class SimLink:
                 return  # vanished; the timeout will tell
             if FaultKind.DUPLICATE in active:
                 self._witness.struck(FaultKind.DUPLICATE)
-                ghost = Exchange(exchange.request, self, exchange.sent, ghost=True)
+                ghost = Exchange(exchange.request, ghost=True)
                 self._later(self._arrive, ghost)
         self._later(self._arrive, exchange)
 

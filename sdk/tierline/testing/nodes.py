@@ -53,17 +53,16 @@ class NodeProfile:
 class Exchange:
     """One request on its way to one endpoint and back."""
 
-    __slots__ = ("call", "ghost", "link", "model", "node_deadline", "request", "request_id", "sent")
+    __slots__ = ("call", "ghost", "node_deadline", "pushback", "request", "request_id")
 
-    def __init__(self, request: WireRequest, link: object, sent: float, *, ghost: bool) -> None:
+    def __init__(self, request: WireRequest, *, ghost: bool) -> None:
         headers = dict(request.headers)
         trace = headers.get(TRACEPARENT_HEADER)
         self.request = request
-        self.link = link
-        self.sent = sent
         self.ghost = ghost  # a duplicate: nobody waits for its answer
         self.request_id = headers.get(REQUEST_ID_HEADER)
         self.call = 0 if trace is None else int(trace[3:35], 16)  # 0: not a call of the load
+        self.pushback: float | None = None  # the seconds it was told to stay away
         self.node_deadline: float | None = None
         left = headers.get(DEADLINE_HEADER)
         if left is not None:
@@ -119,21 +118,23 @@ class SimNode:
                 return self._answer(exchange, None, False)
             if FaultKind.FREEZE in active:
                 return self._parked.append(exchange)
-            refusal = self._refusal()
+            refusal = self._refusal(exchange)
             if refusal is not None:
                 return self._answer(exchange, _signed(refusal, exchange), False)
         if exchange.request.method == "GET":
             return self._answer(exchange, self._describe(exchange.request.path), True)
         if len(self._queue) >= self.profile.queue:
+            exchange.pushback = 0.02
             busy = ErrorReply(code="overloaded", message="the queue is full", retry_after=0.02)
             return self._answer(exchange, _signed(_error(busy), exchange), False)
         self._queue.append(exchange)
         return self._pump()
 
-    def _refusal(self) -> WireResponse | None:
+    def _refusal(self, exchange: Exchange) -> WireResponse | None:
         """What it says instead of working, if a fault makes it refuse."""
         if self._strikes(FaultKind.BUSY):
             after = self._rng.choice((0.005, 0.03, 1.0))
+            exchange.pushback = after
             return _error(ErrorReply(code="overloaded", message="busy", retry_after=after))
         if self._strikes(FaultKind.GARBLED_BUSY):
             nonsense = self._rng.choice((-5.0, float("nan"), float("inf"), "soon", 1e308))

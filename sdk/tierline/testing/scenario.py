@@ -9,12 +9,16 @@ from tierline._config import (
     Balancing,
     BreakerPolicy,
     ClientConfig,
+    EjectionPolicy,
     Endpoint,
     EscalationPolicy,
+    HealthPolicy,
     HedgePolicy,
+    LimiterPolicy,
     RetryPolicy,
     Sovereignty,
     Tier,
+    TimeoutPolicy,
 )
 from tierline.testing.faults import draw_schedule
 from tierline.testing.load import Load, draw_load, steady_load
@@ -77,6 +81,7 @@ def draw_config(rng: Random) -> ClientConfig:
         tiers.append(_tier(rng, "public", "cloud", 1 + int(rng.random() * 2), trust="public"))
     if len(tiers) > 1 and rng.random() < 0.1:
         del tiers[0]
+    zones = sorted({e.zone for tier in tiers for e in tier.endpoints if e.zone})
     policies = (Sovereignty(trust="private"), Sovereignty(regions=("eu",)), draw_field_policy(rng))
     sovereignty = rng.choice((Sovereignty(),) * 3 + policies)
     if not any(sovereignty.permits(tier) for tier in tiers):
@@ -87,17 +92,27 @@ def draw_config(rng: Random) -> ClientConfig:
         retry=_retry(rng),
         hedge=rng.choice((None, HedgePolicy(), HedgePolicy(after=0.01, budget=0.3))),
         breaker=_breaker(rng),
+        timeout=rng.choice((TimeoutPolicy(), TimeoutPolicy(multiple=1.0, floor=0.002))),
+        ejection=_ejection(rng),
+        limiter=rng.choice((LimiterPolicy(), LimiterPolicy(initial=4, maximum=8, samples=5))),
+        health=rng.choice((None, None, HealthPolicy(interval=0.5, timeout=0.2))),
+        zone=rng.choice((None, *zones)) if zones else None,
         escalation=_escalation(rng),
         sovereignty=sovereignty,
     )
 
 
 def _tier(rng: Random, name: str, kind: str, size: int, trust: str = "private") -> Tier:
+    zoned = rng.random() < 0.3
     return Tier(
         name=name,
         kind=kind,
         endpoints=tuple(
-            Endpoint(url=f"http://{name}-{i}", weight=rng.choice((1.0, 1.0, 3.0)))
+            Endpoint(
+                url=f"http://{name}-{i}",
+                weight=rng.choice((1.0, 1.0, 3.0)),
+                zone="ab"[i % 2] if zoned else None,
+            )
             for i in range(1, size + 1)
         ),
         region=rng.choice(("eu", "eu", "us")),
@@ -121,10 +136,27 @@ def _breaker(rng: Random) -> BreakerPolicy:
         window=rng.choice((2.0, 10.0)),
         minimum_calls=rng.choice((4, 20)),
         failure_rate=rng.choice((0.3, 0.5)),
+        slow_rate=rng.choice((0.5, 0.8)),
+        slow_multiple=rng.choice((2.0, 5.0)),
+        slow_share=rng.choice((0.1, 0.5)),
         consecutive=rng.choice((2, 3, 5)),
         open_for=open_for,
         open_cap=open_for * rng.choice((1.0, 4.0)),
         close_after=rng.choice((1, 2, 5)),
+    )
+
+
+def _ejection(rng: Random) -> EjectionPolicy:
+    return EjectionPolicy(
+        window=rng.choice((2.0, 10.0)),
+        minimum_calls=rng.choice((4, 20)),
+        consecutive=rng.choice((2, 5, 1000)),
+        eject_for=rng.choice((0.2, 1.0)),
+        eject_cap=rng.choice((1.0, 4.0)),
+        max_share=rng.choice((0.5, 0.9)),
+        panic_below=rng.choice((0.0, 0.5, 0.8)),
+        panic=rng.choice(("ignore", "ignore", "fail")),
+        slow_start=rng.choice((0.0, 2.0, 30.0)),
     )
 
 
@@ -133,6 +165,7 @@ def _escalation(rng: Random) -> EscalationPolicy:
         threshold=rng.choice((None, None, 0.3)),
         budget=rng.choice((0.0, 0.2, 0.5, 1.0)),
         burst=rng.choice((0.0, 2.0, 10.0)),
+        ease_below=rng.choice((0.0, 0.2, 0.9)),
     )
 
 

@@ -35,6 +35,7 @@ from tierline.testing.watch import Watch
 CHAOS = 4.0  # seconds in which faults drawn by `simulate` begin and end
 QUIET = 1.0  # seconds after the last call: whatever is still out by then has leaked
 DEFAULT_CALLS = 40
+ONE_FALSE_TIMEOUT = 1
 
 
 # One's own property of a run: what is wrong with these outcomes, or None. Its name is the rule.
@@ -54,7 +55,9 @@ class Plan:
     faults: Schedule = ()
     profiles: Mapping[str, NodeProfile] = field(default_factory=dict)  # by URL
     prepare: bool = False  # fetch description and prior before the first call
-    must_heal_by: float | None = None  # calls begun later than this must all be answered
+    # Calls begun later than this must be answered by a tier, but for one: a timeout taken from a
+    # measured quantile is wrong about once in a thousand.
+    must_heal_by: float | None = None
     properties: tuple[Property, ...] = ()  # one's own, beside those that always hold
     command: str = "tierline simulate"  # what runs such a plan again, given seed and schedule
 
@@ -324,16 +327,24 @@ class _Simulation:
                 watch.violations.append(Violation(outcome.ended, rule, message))
             if outcome.answer is not None:
                 earlier.append(call)
-            late = plan.must_heal_by is not None and call.at >= plan.must_heal_by
-            if late and (outcome.answer is None or outcome.answer.tier == "client"):
-                what = f"call {call.number}: {outcome.answer or outcome.error!r}"
-                watch.violations.append(Violation(outcome.ended, "what was mended heals", what))
+        self._judge_healing()
         for own in plan.properties:
             wrong = own(self._outcomes)
             if wrong is not None:
                 watch.violated(own.__name__, wrong)
         for rule, message in budgets.complaints(self._outcomes, plan.config):
             watch.violations.append(Violation(self._loop.time(), rule, message))
+
+    def _judge_healing(self) -> None:
+        by = self._plan.must_heal_by
+        if by is None:
+            return
+        late = [outcome for outcome in self._outcomes if outcome.call.at >= by]
+        failed = [o for o in late if o.answer is None or o.answer.tier == "client"]
+        if len(failed) > ONE_FALSE_TIMEOUT:
+            first = failed[0].answer or failed[0].error
+            message = f"{len(failed)} of the last {len(late)} calls failed: {first!r}"
+            self._watch.violated("what was mended heals", message)
 
     def _grace(self, outcome: Outcome) -> float:
         """What stalls and a drifting clock may have cost this call."""

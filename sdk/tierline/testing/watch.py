@@ -21,6 +21,7 @@ from tierline.testing.outcome import Violation
 from tierline.testing.privacy import carried, may_reach, may_see
 from tierline.testing.trace import Detail, Trace
 
+DRIFT = 0.02  # how much faster than the loop the client's clock may run
 TICK = 1e-6  # seconds; what floating point may lose on the way
 
 
@@ -36,7 +37,7 @@ class CallWatch:
     sent: int = 0
     by_tier: Counter[str] = field(default_factory=Counter)
     running: list[str] = field(default_factory=list)
-    rejected: bool = False  # an endpoint said that the request itself is wrong
+    pushed: tuple[str, float] = ("", 0.0)  # who said last to come back later, and when to
 
     @property
     def policies(self) -> list[Sovereignty]:
@@ -120,6 +121,8 @@ class Watch:
         call = self.calls.get(exchange.call)
         if call is not None:
             call.running.remove(link.url)
+            if verdict == "neutral" and exchange.pushback is not None:
+                call.pushed = (link.url, self._loop.time() + exchange.pushback)
 
     def struck(self, kind: FaultKind) -> None:
         """A fault has touched a request or an answer."""
@@ -141,6 +144,12 @@ class Watch:
             self.violated("hedge elsewhere", f"call {number} asks {link.url} twice at once")
         if len(call.running) >= 2:
             self.violated("one hedge at a time", f"call {number} has three attempts out")
+        url, until = call.pushed
+        if url == link.url:
+            self.seen["pushback honoured"] += 1
+            if self._loop.time() < until - DRIFT * (until - call.began):
+                self.violated("pushback is honoured", f"call {number} is back at {url} too soon")
+        call.pushed = ("", 0.0)
         left = call.deadline - self._clock()
         if timeout > left + TICK:
             self.violated(
