@@ -7,9 +7,11 @@ from typing import Self
 
 from tierline._base_client import BaseClient, Candidates, Query
 from tierline._channels import AsyncChannel, ModelDescription, open_async_channel
-from tierline._config import Mode, Sovereignty
+from tierline._config import Criticality, Mode, Sovereignty
+from tierline._core.probing import Prober
 from tierline._exceptions import TierlineError, Unavailable
 from tierline._shells import asyncio as shell
+from tierline._shells.probing import AsyncProbes
 from tierline._types import Answer
 
 
@@ -19,6 +21,8 @@ class AsyncClient(BaseClient):
     >>> async with tierline.AsyncClient(edge=["http://127.0.0.1:8101"]) as client:
     ...     answer = await client.score("ranker", query={"history": [3, 5]}, candidates=[4, 9])
     """
+
+    _probes: AsyncProbes | None = None  # from the first call on, with a HealthPolicy
 
     def _open(self) -> None:
         self._channels: dict[str, AsyncChannel] = {
@@ -38,12 +42,14 @@ class AsyncClient(BaseClient):
         version: str | None = None,
         traceparent: str | None = None,
         sovereignty: Sovereignty | None = None,
+        criticality: Criticality | str = Criticality.DEFAULT,
     ) -> Answer:
         """Score every candidate for this query, within ``deadline`` seconds.
 
         ``key`` names what the last good answer is kept under (a user, a page); by default the
         query itself. ``version`` pins one bundle; ``sovereignty`` narrows where this request may
-        go. Raises a CallError when every rung failed.
+        go; ``criticality`` ("critical", "default", "sheddable") says who gives way first when
+        endpoints are full. Raises a CallError when every rung failed.
         """
         parts = self._call(
             model,
@@ -56,7 +62,10 @@ class AsyncClient(BaseClient):
             version,
             traceparent,
             sovereignty,
+            criticality,
         )
+        if self._fleet.prober is not None:
+            self._ensure_probes(self._fleet.prober)
         return await shell.run(*parts, self._channels, self._clock)
 
     async def recommend(
@@ -71,12 +80,25 @@ class AsyncClient(BaseClient):
         version: str | None = None,
         traceparent: str | None = None,
         sovereignty: Sovereignty | None = None,
+        criticality: Criticality | str = Criticality.DEFAULT,
     ) -> Answer:
         """The ``k`` best items of the whole catalogue for this query, best first; −1 where the
         catalogue has fewer. The rest is as for ``score``."""
         parts = self._call(
-            model, query, None, k, deadline, key, mode, version, traceparent, sovereignty
+            model,
+            query,
+            None,
+            k,
+            deadline,
+            key,
+            mode,
+            version,
+            traceparent,
+            sovereignty,
+            criticality,
         )
+        if self._fleet.prober is not None:
+            self._ensure_probes(self._fleet.prober)
         return await shell.run(*parts, self._channels, self._clock)
 
     async def prepare(self, model: str, *, timeout: float = 5.0) -> ModelDescription:
@@ -95,8 +117,15 @@ class AsyncClient(BaseClient):
             return description
         raise Unavailable(f"no endpoint describes {model!r}: {'; '.join(failures)}")
 
+    def _ensure_probes(self, prober: Prober) -> None:
+        if self._probes is None:
+            self._probes = AsyncProbes(prober, self._channels, self._clock, self._dice)
+        self._probes.ensure()
+
     async def aclose(self) -> None:
-        """Close every connection this client opened."""
+        """Close every connection this client opened, and stop its probes on this loop."""
+        if self._probes is not None:
+            await self._probes.stop()
         for channel in self._channels.values():
             await channel.aclose()
 

@@ -20,6 +20,7 @@ from tierline._config import (
     Balancing,
     BreakerPolicy,
     ClientConfig,
+    Criticality,
     EjectionPolicy,
     EscalationPolicy,
     HealthPolicy,
@@ -33,14 +34,18 @@ from tierline._config import (
 )
 from tierline._core.call import ScoreCall
 from tierline._core.fallback import Prior
+from tierline._core.findings import refuse_unsafe
 from tierline._core.fleet import Fleet
+from tierline._core.probing import Prober
 from tierline._exceptions import BadRequest, ConfigurationError
+from tierline._golden import read_golden
 from tierline._toml import read_config
 from tierline.wire import CANDIDATE_IDS, ScoreRequest
 
 Query = Mapping[str, ArrayLike]
 Candidates = ArrayLike | Mapping[str, ArrayLike]
 
+_CRITICALITIES: dict[str, Criticality] = {kind.value: kind for kind in Criticality}
 KEYED_BYTES = 4096  # queries up to this size are their own key; hashing larger ones costs too much
 
 
@@ -91,9 +96,14 @@ class BaseClient(ABC):
             api_key=api_key,
             allow_unsigned=allow_unsigned,
         )
+        refuse_unsafe(self.config)
         self._fleet = Fleet(self.config)
         for model, place in self.config.priors.items():
             self._fleet.priors[model] = _read_prior(model, place)
+        if self.config.health is not None:
+            golden = self.config.health.golden
+            known = read_golden(golden) if golden is not None else []
+            self._fleet.prober = Prober(self._fleet, self.config.health, known)
         self._dice = random.Random()
         self._pid = os.getpid()
         self._open()
@@ -119,8 +129,11 @@ class BaseClient(ABC):
         version: str | None,
         traceparent: str | None,
         sovereignty: Sovereignty | None,
+        criticality: Criticality | str,
     ) -> tuple[ScoreCall, Outgoing]:
         span = self.config.deadline if deadline is None else deadline
+        if criticality not in _CRITICALITIES:
+            raise BadRequest(f"criticality must be one of {list(Criticality)}, got {criticality!r}")
         if not span > 0:
             raise BadRequest(f"deadline must be a positive number of seconds, got {deadline!r}")
         request = ScoreRequest(
@@ -133,6 +146,7 @@ class BaseClient(ABC):
         if os.getpid() != self._pid:  # a forked child must not roll its parent's dice
             self._pid = os.getpid()
             self._dice.seed()
+            self._forked()
         call_id = f"{self._dice.getrandbits(64):016x}"
         call = ScoreCall(
             request,
@@ -143,8 +157,13 @@ class BaseClient(ABC):
             call_id=call_id,
             dice=self._dice,
             sovereignty=sovereignty,
+            criticality=_CRITICALITIES[criticality],
         )
         return call, Outgoing(request, call_id, traceparent)
+
+    def _forked(self) -> None:
+        """This process is a fork of the one the client was made in."""
+        self._fleet.forget_inflight()
 
     def _askable(self) -> list[str]:
         """The endpoints the data policy lets anything be asked of, each once."""

@@ -9,10 +9,12 @@ from typing import Self
 
 from tierline._base_client import BaseClient, Candidates, Query
 from tierline._channels import Channel, ModelDescription, Outgoing, open_channel
-from tierline._config import Mode, Sovereignty
+from tierline._config import Criticality, Mode, Sovereignty
 from tierline._core.call import ScoreCall
+from tierline._core.probing import Prober
 from tierline._exceptions import TierlineError, Unavailable
 from tierline._shells import inline, threaded
+from tierline._shells.probing import ThreadProbes
 from tierline._types import Answer
 
 HEDGE_WORKERS = 64  # threads for attempts that may overlap; used only with a HedgePolicy
@@ -24,6 +26,8 @@ class Client(BaseClient):
     >>> client = tierline.Client(edge=["http://127.0.0.1:8101"], cloud=["http://10.0.0.7:8201"])
     >>> answer = client.score("ranker", query={"history": [3, 5]}, candidates=[4, 9, 12])
     """
+
+    _probes: ThreadProbes | None = None  # from the first call on, with a HealthPolicy
 
     def _open(self) -> None:
         self._lock = Lock()
@@ -47,12 +51,14 @@ class Client(BaseClient):
         version: str | None = None,
         traceparent: str | None = None,
         sovereignty: Sovereignty | None = None,
+        criticality: Criticality | str = Criticality.DEFAULT,
     ) -> Answer:
         """Score every candidate for this query, within ``deadline`` seconds.
 
         ``key`` names what the last good answer is kept under (a user, a page); by default the
         query itself. ``version`` pins one bundle; ``sovereignty`` narrows where this request may
-        go. Raises a CallError when every rung failed.
+        go; ``criticality`` ("critical", "default", "sheddable") says who gives way first when
+        endpoints are full. Raises a CallError when every rung failed.
         """
         parts = self._call(
             model,
@@ -65,6 +71,7 @@ class Client(BaseClient):
             version,
             traceparent,
             sovereignty,
+            criticality,
         )
         return self._run(*parts)
 
@@ -80,11 +87,22 @@ class Client(BaseClient):
         version: str | None = None,
         traceparent: str | None = None,
         sovereignty: Sovereignty | None = None,
+        criticality: Criticality | str = Criticality.DEFAULT,
     ) -> Answer:
         """The ``k`` best items of the whole catalogue for this query, best first; −1 where the
         catalogue has fewer. The rest is as for ``score``."""
         parts = self._call(
-            model, query, None, k, deadline, key, mode, version, traceparent, sovereignty
+            model,
+            query,
+            None,
+            k,
+            deadline,
+            key,
+            mode,
+            version,
+            traceparent,
+            sovereignty,
+            criticality,
         )
         return self._run(*parts)
 
@@ -107,15 +125,35 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Close every connection and stop every thread this client started."""
+        if self._probes is not None:
+            self._probes.stop()
         if self._workers is not None:
             self._workers.shutdown(wait=True)
         for channel in self._channels.values():
             channel.close()
 
     def _run(self, call: ScoreCall, outgoing: Outgoing) -> Answer:
+        if self._fleet.prober is not None:
+            self._ensure_probes(self._fleet.prober)
         if self._workers is None:
-            return inline.run(call, outgoing, self._channels, self._lock)
-        return threaded.run(call, outgoing, self._channels, self._lock, self._workers)
+            return inline.run(call, outgoing, self._channels, self._lock, self._clock)
+        return threaded.run(call, outgoing, self._channels, self._lock, self._workers, self._clock)
+
+    def _ensure_probes(self, prober: Prober) -> None:
+        if self._probes is None:
+            with self._lock:
+                self._probes = self._probes or ThreadProbes(
+                    prober, self._channels, self._clock, self._dice, self._lock
+                )
+        self._probes.ensure()
+
+    def _forked(self) -> None:
+        """A fork has none of its parent's threads, and perhaps a lock one of them held."""
+        super()._forked()
+        self._lock = Lock()
+        self._probes = None
+        if self._workers is not None:
+            self._workers = ThreadPoolExecutor(HEDGE_WORKERS, "tierline-attempt")
 
     def __enter__(self) -> Self:
         return self

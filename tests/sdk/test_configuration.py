@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tierline
+from tierline._golden import read_golden
 from tierline._toml import read_config
+from tierline.wire import ScoreReply, ScoreRequest
+from tierline_serving.golden import pack_replies, pack_requests
 
 WHOLE = """
 [client]
@@ -69,9 +74,23 @@ ranker = "prior.npy"
 """
 
 
+def golden_bundle(folder: Path) -> None:
+    """A bundle's folder, as far as golden requests go."""
+    folder.mkdir(parents=True)
+    golden = {"requests": "asked.bin", "replies": "answered.bin", "tolerance": 0.01}
+    manifest = {"version": "7", "golden": golden}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    requests = [ScoreRequest("ranker", {"history": np.array([i])}, k=2) for i in (3, 4)]
+    scores, items = np.array([2, 1], np.float32), np.array([5, 6])
+    replies = [ScoreReply("ranker", "-", scores * i, items) for i in (3, 4)]
+    (folder / "asked.bin").write_bytes(pack_requests(requests))
+    (folder / "answered.bin").write_bytes(pack_replies(replies))
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     np.save(tmp_path / "prior.npy", np.arange(5, dtype=np.float32))
+    golden_bundle(tmp_path / "bundles" / "ranker")
     place = tmp_path / "tierline.toml"
     place.write_text(WHOLE)
     return place
@@ -187,6 +206,7 @@ def test_a_mangled_file_is_a_configuration_or_a_configuration_error(
         ({"candidates": [[1.0, 2.0]]}, "candidates must be item ids"),
         ({"candidates": {"a": np.zeros(3), "b": np.zeros(4)}}, "same first axis"),
         ({"deadline": 0.0}, "deadline must be a positive number"),
+        ({"criticality": "vital"}, "criticality must be one of"),
     ],
 )
 def test_a_wrong_call_is_refused_with_a_sentence(options: dict[str, object], sentence: str) -> None:
@@ -196,6 +216,35 @@ def test_a_wrong_call_is_refused_with_a_sentence(options: dict[str, object], sen
         pytest.raises(tierline.BadRequest, match=sentence),
     ):
         client.score("ranker", **call)  # type: ignore[arg-type]
+
+
+def test_golden_requests_are_read_with_the_replies_their_bundle_must_give(file: Path) -> None:
+    folder = file.parent / "bundles" / "ranker"
+    [one, other] = read_golden(folder)
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:12]
+    assert one.reply.bundle == f"7@{digest}"
+    assert other.request.query["history"].tolist() == [4]
+    assert other.reply.scores.tolist() == [8, 4]
+    assert one.tolerance == 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", b"{}"),
+        ("manifest.json", b"not json"),
+        ("manifest.json", b'{"version": "7", "golden": {"requests": "x", "replies": "y"}}'),
+        ("asked.bin", b"\xff" * 9),
+        ("answered.bin", b"\x04" + b"\0" * 7 + b"junk"),
+    ],
+)
+def test_a_bundle_without_readable_golden_requests_is_refused(
+    file: Path, name: str, content: bytes
+) -> None:
+    (file.parent / "bundles" / "ranker" / name).write_bytes(content)
+    with pytest.raises(tierline.ConfigurationError) as caught:
+        tierline.Client.from_toml(file)
+    assert caught.value.key == "health.golden"
 
 
 def test_a_bare_string_is_not_a_list_of_addresses() -> None:

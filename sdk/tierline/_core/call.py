@@ -70,6 +70,9 @@ class ScoreCall(CallState):
         semantic, policy = fleet.semantic, fleet.config.breaker
         span = self._deadline - self._begun
         lessons.answered(running, reply, request.model, semantic, policy, span=span, now=now)
+        if fleet.prober is not None:
+            seen = request if self._gate is None else self._gate.view(running.tier.config).request
+            fleet.prober.remember(running.tier.name, seen)
         if self._finished:
             return []
         if running.tier.is_edge and self._mode is Mode.SEQUENTIAL:

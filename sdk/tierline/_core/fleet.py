@@ -6,6 +6,7 @@ The fleet has no lock: a shell that runs calls in several threads holds one arou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tierline._config import ClientConfig, Criticality, Sovereignty
 from tierline._core.budgets import WindowCount, WindowedBudget
@@ -16,6 +17,9 @@ from tierline._core.failover import first_level
 from tierline._core.fallback import LastGood, Prior
 from tierline._core.semantic import SemanticHealth
 from tierline._core.tiers import TierState
+
+if TYPE_CHECKING:
+    from tierline._core.probing import Prober
 
 __all__ = ["EndpointState", "Fleet", "TierState"]
 
@@ -40,10 +44,16 @@ class Fleet:
         self.pressure = Pressure(escalation)
         self.last_good = LastGood()
         self.priors: dict[str, Prior] = {}  # the popularity priors at hand, by model
+        self.prober: Prober | None = None  # wants to know what was answered, when there is one
 
     def permitted_by(self, policy: Sovereignty) -> list[TierState]:
         """The tiers a request may reach at all, in the order they are asked."""
         return [tier for tier in self.tiers if policy.permits(tier.config)]
+
+    def forget_inflight(self) -> None:
+        """This process is a fork: what its parent has out is not out here."""
+        for endpoint in self.endpoints():
+            endpoint.inflight = 0
 
     def endpoints(self) -> list[EndpointState]:
         return [endpoint for tier in self.tiers for endpoint in tier.endpoints]

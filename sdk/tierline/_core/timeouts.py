@@ -17,9 +17,9 @@ def attempt_until(
 ) -> float:
     """The instant at which the attempt is given up.
 
-    The last attempt a call can make, or pay for, gains nothing by being cut short. Any other one leaves half of
-    the time to its successor, and is cut sooner when almost none took so long; only a breaker's
-    probe gets its whole half, for what is measured may date from better days.
+    The last attempt a call can make, or pay for, gains nothing by being cut short. Any other one
+    leaves half of the time to its successor, and is cut sooner when almost none took so long; only
+    a breaker's probe gets its whole half, for what is measured may date from better days.
     """
     last_moment = deadline - policy.reserve
     if is_last:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 
 from tierline._channels import Channel, Outgoing
@@ -12,22 +12,30 @@ from tierline._core.commands import CancelAttempt, Command, Finish, StartAttempt
 from tierline._exceptions import AttemptTimedOut, TierlineError
 from tierline._types import Answer
 
+Clock = Callable[[], float]  # monotonic seconds
 
-def run(call: ScoreCall, outgoing: Outgoing, channels: Mapping[str, Channel], lock: Lock) -> Answer:
+
+def run(
+    call: ScoreCall,
+    outgoing: Outgoing,
+    channels: Mapping[str, Channel],
+    lock: Lock,
+    clock: Clock,
+) -> Answer:
     """Carry the call to its end. ``lock`` guards the fleet; it is never held while waiting.
     Raises the call's CallError; a KeyboardInterrupt cancels the call and passes through."""
     try:
         with lock:
-            commands = call.begin(time.monotonic())
+            commands = call.begin(clock())
         while True:
-            step = _act(commands, call, outgoing, channels, lock)
+            step = _act(commands, call, outgoing, channels, lock, clock)
             if isinstance(step, Answer):
                 return step
             commands = step
     except BaseException as interruption:
         if not isinstance(interruption, TierlineError):
             with lock:
-                call.cancel(time.monotonic())
+                call.cancel(clock())
         raise
 
 
@@ -37,6 +45,7 @@ def _act(
     outgoing: Outgoing,
     channels: Mapping[str, Channel],
     lock: Lock,
+    clock: Clock,
 ) -> list[Command] | Answer:
     for command in commands:
         match command:
@@ -46,11 +55,11 @@ def _act(
                 assert answer is not None
                 return answer
             case StartAttempt():
-                return _attempt(command, call, outgoing, channels, lock)
+                return _attempt(command, call, outgoing, channels, lock, clock)
             case WakeAt(at):
-                time.sleep(max(0.0, at - time.monotonic()))
+                time.sleep(max(0.0, at - clock()))
                 with lock:
-                    return call.wake(max(at, time.monotonic()))
+                    return call.wake(max(at, clock()))
             case CancelAttempt():
                 pass  # nothing else is ever out
     raise AssertionError("the core gave no way on")
@@ -62,8 +71,9 @@ def _attempt(
     outgoing: Outgoing,
     channels: Mapping[str, Channel],
     lock: Lock,
+    clock: Clock,
 ) -> list[Command]:
-    timeout = start.timeout_at - time.monotonic()
+    timeout = start.timeout_at - clock()
     try:
         if timeout <= 0:
             raise AttemptTimedOut("no time was left to start the attempt")
@@ -71,6 +81,6 @@ def _attempt(
         reply = channels[start.endpoint.url].ask(seen, start.number, timeout)
     except TierlineError as error:
         with lock:
-            return call.attempt_failed(start.number, error, time.monotonic())
+            return call.attempt_failed(start.number, error, clock())
     with lock:
-        return call.attempt_succeeded(start.number, reply, time.monotonic())
+        return call.attempt_succeeded(start.number, reply, clock())

@@ -5,8 +5,7 @@ A loser cannot be cancelled, only abandoned: its own timeout bounds it, its repo
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -18,6 +17,8 @@ from tierline._core.commands import CancelAttempt, Command, Finish, StartAttempt
 from tierline._exceptions import AttemptTimedOut, TierlineError
 from tierline._types import Answer
 from tierline.wire import ScoreReply
+
+Clock = Callable[[], float]  # monotonic seconds
 
 
 class Report(NamedTuple):
@@ -34,13 +35,14 @@ def run(
     channels: Mapping[str, Channel],
     lock: Lock,
     workers: ThreadPoolExecutor,
+    clock: Clock,
 ) -> Answer:
     """Carry the call to its end; the contract is that of the inline shell."""
     reports: SimpleQueue[Report] = SimpleQueue()
     wake_at: float | None = None
     try:
         with lock:
-            commands = call.begin(time.monotonic())
+            commands = call.begin(clock())
         while True:
             for command in commands:
                 match command:
@@ -50,32 +52,36 @@ def run(
                         assert answer is not None
                         return answer
                     case StartAttempt():
-                        workers.submit(_attempt, command, outgoing, channels, reports)
+                        workers.submit(_attempt, command, outgoing, channels, reports, clock)
                     case WakeAt(at):
                         wake_at = at
                     case CancelAttempt():
                         pass  # abandoned: the core forgets it, its report changes nothing
-            commands, wake_at = _next_event(call, reports, wake_at, lock)
+            commands, wake_at = _next_event(call, reports, wake_at, lock, clock)
     except BaseException as interruption:
         if not isinstance(interruption, TierlineError):
             with lock:
-                call.cancel(time.monotonic())
+                call.cancel(clock())
         raise
 
 
 def _next_event(
-    call: ScoreCall, reports: SimpleQueue[Report], wake_at: float | None, lock: Lock
+    call: ScoreCall,
+    reports: SimpleQueue[Report],
+    wake_at: float | None,
+    lock: Lock,
+    clock: Clock,
 ) -> tuple[list[Command], float | None]:
     try:
-        timeout = None if wake_at is None else max(0.0, wake_at - time.monotonic())
+        timeout = None if wake_at is None else max(0.0, wake_at - clock())
         report = reports.get(timeout=timeout)
     except Empty:
         with lock:
-            return call.wake(max(wake_at or 0.0, time.monotonic())), None
+            return call.wake(max(wake_at or 0.0, clock())), None
     if report.failure is not None and not isinstance(report.failure, TierlineError):
         raise report.failure
     with lock:
-        now = time.monotonic()
+        now = clock()
         if report.failure is not None:
             return call.attempt_failed(report.number, report.failure, now), wake_at
         assert report.reply is not None
@@ -87,9 +93,10 @@ def _attempt(
     outgoing: Outgoing,
     channels: Mapping[str, Channel],
     reports: SimpleQueue[Report],
+    clock: Clock,
 ) -> None:
     try:
-        timeout = start.timeout_at - time.monotonic()
+        timeout = start.timeout_at - clock()
         if timeout <= 0:
             raise AttemptTimedOut("no time was left to start the attempt")
         seen = outgoing if start.view is None else outgoing.seen_as(start.view)
