@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tierline_cloud.calibration import threshold_for, train_head
 from tierline_cloud.compression import quantize_encoder
@@ -50,18 +51,20 @@ from tierline_cloud.export import (
     torch_outputs,
 )
 from tierline_cloud.models.baselines import ItemKnn, popularity_prior
-from tierline_cloud.models.blend import WEIGHTS, Neighbours, blended
+from tierline_cloud.models.blend import WEIGHTS, CloudModel, Neighbours, blended
 from tierline_cloud.models.edge import EdgeModel
 from tierline_cloud.models.sasrec import SASRec, SASRecConfig
 from tierline_cloud.recipes import ModelShape, Recipe
 from tierline_cloud.stages import Result, Stage, StageStore, file_digest
 from tierline_cloud.training import TrainConfig, train_sasrec
 from tierline_cloud.training.console import Console
-from tierline_cloud.training.loop import hidden_states
+from tierline_cloud.training.distillation import Distillation
+from tierline_cloud.training.loop import Lesson, hidden_states
 from tierline_kernels import RowwiseInt8, dequantize_rows, quantize_rows
 
 CALIBRATION_BATCH, CALIBRATION_USERS = 64, 1024  # of the router's users: enough for ranges
 VARIANCE_USERS = 128
+DISTILLATION_DROPOUT = 0.1  # the teacher's distribution is regularisation enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,15 +192,35 @@ class Factory:
     def edge(self) -> Stage:
         return self._train("edge", self.recipe.edge, self.recipe.edge_training)
 
-    def _train(self, name: str, shape: ModelShape, training: TrainConfig) -> Stage:
+    @cached_property
+    def distilled(self) -> Stage:
+        """The edge's network, taught by the cloud's blend."""
+        shape = replace(self.recipe.edge, dropout=DISTILLATION_DROPOUT)
+        teacher = CloudModel(network=self.model(self.cloud), neighbours=self.neighbours)
+        weights = load_file(self.edge.folder / "model.safetensors")
+        lesson, after = Distillation(teacher=teacher), (self.blend, self.edge)
+        training = self.recipe.distillation
+        return self._train("distil", shape, training, lesson=lesson, start=weights, after=after)
+
+    def _train(
+        self,
+        name: str,
+        shape: ModelShape,
+        training: TrainConfig,
+        *,
+        lesson: Lesson | None = None,
+        start: dict[str, Tensor] | None = None,
+        after: tuple[Stage, ...] = (),
+    ) -> Stage:
         config = self._shape(shape)
 
         def make(folder: Path, key: str) -> Result:
             checkpoint = folder / "checkpoint.safetensors"
             with self.console.track(f"train {name}", training.epochs) as tracker:
                 model, report = train_sasrec(
-                    config, training, self.split, checkpoint=checkpoint, key=key, tracker=tracker
-                )
+                    config, training, self.split, checkpoint=checkpoint, key=key,
+                    tracker=tracker, lesson=lesson, start=start,
+                )  # fmt: skip
             weights = {name: value.contiguous() for name, value in model.state_dict().items()}
             save_file(weights, folder / "model.safetensors")
             ranking = self._rank(hidden_states(model, self.split.test_history), _table(model))
@@ -206,7 +229,7 @@ class Factory:
             return {"test": ranking_metrics(ranking.ranks), "training": asdict(report)}
 
         inputs = {"shape": config.to_json(), "training": asdict(training)}
-        return self._store.run(name, make, inputs=inputs, after=(self.ingest,))
+        return self._store.run(name, make, inputs=inputs, after=after or (self.ingest,))
 
     def _shape(self, shape: ModelShape) -> SASRecConfig:
         return SASRecConfig(
@@ -214,7 +237,7 @@ class Factory:
         )
 
     def model(self, stage: Stage) -> SASRec:
-        """The trained model of the cloud or the edge stage."""
+        """The trained model of the cloud, the edge or the distillation stage."""
         shape = self.recipe.cloud if stage is self.cloud else self.recipe.edge
         model = SASRec(self._shape(shape))
         model.load_state_dict(load_file(stage.folder / "model.safetensors"))
@@ -224,23 +247,20 @@ class Factory:
     @cached_property
     def table(self) -> RowwiseInt8:
         """The edge's item table as it is shipped."""
-        return quantize_rows(_table(self.model(self.edge)))
+        return quantize_rows(_table(self.model(self.distilled)))
 
     @cached_property
     def rows(self) -> Floats:
-        """The float32 rows the shipped table stands for."""
         return dequantize_rows(self.table)
 
     @cached_property
     def router(self) -> Stage:
         """Teaches the uncertainty head on the router's users."""
         inputs = {"head": asdict(self.recipe.head), "seed": self.seed}
-        return self._store.run(
-            "uncertainty", self._router, inputs=inputs, after=(self.blend, self.edge)
-        )
+        return self._store.run("uncertainty", self._router, inputs=inputs, after=(self.distilled,))
 
     def _router(self, folder: Path, key: str) -> Result:
-        model, users = EdgeModel(self.model(self.edge)).eval(), self.groups.router
+        model, users = EdgeModel(self.model(self.distilled)).eval(), self.groups.router
         served = self._rank(torch_outputs(model, self.ids, self.rows).hidden, self.rows)
         losses = agreement_loss(served.top, Ranking.load(self.blend.folder / "test").top)
         error = train_head(model, self.ids[users], self.rows, losses[users], self.recipe.head)
@@ -250,7 +270,7 @@ class Factory:
 
     @cached_property
     def edge_model(self) -> EdgeModel:
-        model = EdgeModel(self.model(self.edge))
+        model = EdgeModel(self.model(self.distilled))
         model.load_state_dict(load_file(self.router.folder / "edge.safetensors"))
         return model.eval()
 
@@ -360,6 +380,7 @@ class Factory:
             "cloud": self.cloud,
             "blend": self.blend,
             "edge": self.edge,
+            "distil": self.distilled,
             "uncertainty": self.router,
             "export": self.exported,
             "quantize": self.quantized,

@@ -8,7 +8,11 @@ from tierline_cloud.calibration import TARGET_ESCALATION, HeadConfig
 from tierline_cloud.data import ShopConfig
 from tierline_cloud.training import TrainConfig
 
-CLOUD_SHARE, EDGE_SHARE = 0.72, 0.2  # of --max-minutes; the rest is for everything else
+CLOUD_SHARE, EDGE_SHARE, DISTILLATION_SHARE = (
+    0.6,
+    0.14,
+    0.18,
+)  # of --max-minutes; the rest is for everything else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,7 @@ class Recipe:
     cloud_training: TrainConfig
     edge: ModelShape
     edge_training: TrainConfig
+    distillation: TrainConfig
     head: HeadConfig = field(default_factory=HeadConfig)
     escalation: float = TARGET_ESCALATION
     alpha: float = 0.05  # the L_agree to certify, and with which risk of being wrong
@@ -43,6 +48,7 @@ class Recipe:
             self,
             cloud_training=replace(self.cloud_training, seed=seed),
             edge_training=replace(self.edge_training, seed=seed + 1),
+            distillation=replace(self.distillation, seed=seed + 2),
             head=replace(self.head, seed=seed),
             shop=replace(self.shop, seed=seed),
         )
@@ -54,6 +60,7 @@ class Recipe:
             self,
             cloud_training=replace(cloud, minutes=minutes * CLOUD_SHARE),
             edge_training=replace(edge, minutes=minutes * EDGE_SHARE),
+            distillation=replace(self.distillation, minutes=minutes * DISTILLATION_SHARE),
         )
 
     def at_most(self, epochs: int) -> Recipe:
@@ -67,6 +74,7 @@ class Recipe:
             self,
             cloud_training=shorter(self.cloud_training),
             edge_training=shorter(self.edge_training),
+            distillation=shorter(self.distillation),
         )
 
 
@@ -79,6 +87,9 @@ QUICK = Recipe(
     edge=ModelShape(dim=32, blocks=1, dropout=0.1),
     edge_training=TrainConfig(
         epochs=12, batch=128, rate=2e-3, evaluate_every=2, patience=3, minutes=2.0
+    ),
+    distillation=TrainConfig(
+        epochs=8, batch=128, rate=1e-3, evaluate_every=2, patience=3, minutes=1.0
     ),
 )
 
@@ -93,6 +104,9 @@ FULL = Recipe(
     edge=ModelShape(dim=32, blocks=1, dropout=0.3),
     edge_training=TrainConfig(
         epochs=60, batch=512, rate=2e-3, evaluate_every=3, patience=3, minutes=4.0
+    ),
+    distillation=TrainConfig(
+        epochs=24, batch=512, rate=1e-3, evaluate_every=3, patience=3, minutes=5.0
     ),
 )
 

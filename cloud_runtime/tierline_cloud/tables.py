@@ -17,7 +17,8 @@ def train_table(document: Document) -> str:
         ("item-kNN", stages["baselines"]["item_knn"]),
         ("SASRec", stages["cloud"]["test"]),
         ("cloud: SASRec × kNN", stages["blend"]["test"]),
-        ("edge float32", stages["edge"]["test"]),
+        ("edge, from labels", stages["edge"]["test"]),
+        ("edge, distilled", stages["distil"]["test"]),
         ("edge int8", stages["quantize"]["test"]),
     ]
     head = f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events"

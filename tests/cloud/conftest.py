@@ -33,6 +33,7 @@ def tiny_recipe() -> Recipe:
         edge=replace(QUICK.edge, dim=8),
         cloud_training=replace(QUICK.cloud_training, epochs=2, batch=64, evaluate_every=1),
         edge_training=replace(QUICK.edge_training, epochs=2, batch=64, evaluate_every=1),
+        distillation=replace(QUICK.distillation, epochs=1, batch=64, evaluate_every=1),
         head=replace(QUICK.head, steps=50),
     )
 

@@ -90,7 +90,7 @@ def test_compare_sees_a_changed_answer() -> None:
 
 
 def test_the_shipped_table_is_close_to_the_trained_one(factory: Factory) -> None:
-    trained = factory.model(factory.edge).table.detach().numpy()
+    trained = factory.model(factory.distilled).table.detach().numpy()
     step = factory.table.scales[:, None]
     assert np.all(np.abs(factory.rows - trained) <= 0.5 * step + 1e-6)
     assert not factory.rows[0].any()
@@ -113,7 +113,7 @@ def test_the_head_learns_what_the_history_foretells(factory: Factory, tmp_path: 
     from tierline_cloud.evaluation import spearman
     from tierline_cloud.models.edge import EdgeModel
 
-    model = EdgeModel(factory.model(factory.edge)).eval()
+    model = EdgeModel(factory.model(factory.distilled)).eval()
     lengths = (factory.ids > 0).sum(axis=1).astype(np.float64)
     train_head(model, factory.ids, factory.rows, lengths / 12, HeadConfig(steps=200))
     said = torch_outputs(model, factory.ids, factory.rows).uncertainty.astype(np.float64)

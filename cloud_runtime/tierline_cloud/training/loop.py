@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tierline_cloud.data import Split, pad_left
 from tierline_cloud.data.sequences import Sequences
@@ -55,6 +57,34 @@ class TrainReport:
     history: list[dict[str, float]]
 
 
+class Lesson(Protocol):
+    """What an epoch teaches: for each batch its mean loss, and over how many examples."""
+
+    def losses(
+        self, model: SASRec, config: TrainConfig, train: Sequences, epoch: int
+    ) -> Iterator[tuple[Tensor, int]]: ...
+
+
+class NextItem:
+    """Every next item of every user, by cross-entropy over the whole catalogue."""
+
+    def losses(
+        self, model: SASRec, config: TrainConfig, train: Sequences, epoch: int
+    ) -> Iterator[tuple[Tensor, int]]:
+        batches = epoch_batches(
+            train,
+            max_history=model.config.max_history,
+            batch=config.batch,
+            seed=config.seed,
+            epoch=epoch,
+        )
+        for inputs, targets in batches:
+            real = targets > 0
+            states = model.all_states(inputs)[real]
+            loss = catalogue_cross_entropy(states, model.table, targets[real])
+            yield loss, int(real.sum())
+
+
 def train_sasrec(
     shape: SASRecConfig,
     config: TrainConfig,
@@ -63,13 +93,19 @@ def train_sasrec(
     checkpoint: Path,
     key: str,
     tracker: Tracker,
+    lesson: Lesson | None = None,
+    start: Mapping[str, Tensor] | None = None,
     clock: Clock = time.monotonic,
 ) -> tuple[SASRec, TrainReport]:
     """Train, or go on from ``checkpoint`` when it was written under ``key``. The model comes back
     with the weights that validated best (NDCG@10), in evaluation mode. The same seed gives the
-    same weights, interrupted or not."""
+    same weights, interrupted or not. ``lesson`` makes the batches and their loss (None: every next
+    item, by cross-entropy); ``start`` are the weights to begin with (None: random ones)."""
     torch.manual_seed(config.seed)
     model = SASRec(shape)
+    if start is not None:
+        model.load_state_dict(start)
+    lesson = lesson or NextItem()
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.rate, weight_decay=config.weight_decay
     )
@@ -77,7 +113,7 @@ def train_sasrec(
     load_state(checkpoint, state, key=key)
     while not state.progress.done:
         began = clock() - state.progress.elapsed
-        _one_epoch(state, config, split)
+        _one_epoch(state, config, split, lesson)
         state.progress.elapsed = clock() - began
         _after_epoch(state, config, split)
         state.progress.elapsed = state.progress.history[-1]["seconds"] = clock() - began
@@ -96,31 +132,21 @@ def hidden_states(model: SASRec, histories: Sequences, *, chunk: int = 1024) -> 
     return result
 
 
-def _one_epoch(state: TrainState, config: TrainConfig, split: Split) -> None:
+def _one_epoch(state: TrainState, config: TrainConfig, split: Split, lesson: Lesson) -> None:
     """One pass over the users. Dropout is seeded by the epoch, so a resumed run repeats it."""
     model, progress = state.model, state.progress
     assert isinstance(model, SASRec)
     model.train()
     torch.manual_seed(config.seed * 1_000_003 + progress.epoch + 1)
     total, count = 0.0, 0
-    batches = epoch_batches(
-        split.train,
-        max_history=model.config.max_history,
-        batch=config.batch,
-        seed=config.seed,
-        epoch=progress.epoch,
-    )
-    for inputs, targets in batches:
-        real = targets > 0
-        states = model.all_states(inputs)[real]
-        loss = catalogue_cross_entropy(states, model.table, targets[real])
+    for loss, weight in lesson.losses(model, config, split.train, progress.epoch):
         state.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         assert model.table.grad is not None
         model.table.grad[0] = 0.0  # padding stays zero
         state.optimiser.step()
-        total += loss.item() * int(real.sum())
-        count += int(real.sum())
+        total += loss.item() * weight
+        count += weight
     progress.epoch += 1
     progress.history.append({"epoch": progress.epoch, "loss": total / max(count, 1)})
 

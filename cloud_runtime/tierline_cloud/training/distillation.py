@@ -1,0 +1,65 @@
+"""Distillation: the edge learns the cloud's whole distribution, not only what came next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tierline_cloud.data.sequences import Ids, Sequences, pad_left
+from tierline_cloud.models.blend import CloudModel
+from tierline_cloud.models.sasrec import SASRec
+from tierline_cloud.training.loop import TrainConfig
+
+WHOLE = 0.5  # share of users asked with their whole history: the cloud saw no answer to that
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distillation:
+    """Each user once an epoch, with the whole history or a random beginning of it. The loss is the
+    cross-entropy of the student's distribution over unseen items under the teacher's, both at
+    temperature 1 (Hinton et al., 2015)."""
+
+    teacher: CloudModel
+
+    def losses(
+        self, model: SASRec, config: TrainConfig, train: Sequences, epoch: int
+    ) -> Iterator[tuple[Tensor, int]]:
+        rng = np.random.default_rng([config.seed, epoch])
+        cuts = np.where(
+            rng.random(len(train)) < WHOLE, train.lengths, rng.integers(1, train.lengths + 1)
+        )
+        # Equal lengths side by side, as in training: little of a batch is padding.
+        ordered = np.lexsort((rng.random(len(train)), cuts))
+        parts = np.array_split(ordered, max(1, len(train) // config.batch))
+        for part in rng.permutation(len(parts)):
+            users = parts[part]
+            yield self._loss(model, _beginnings(train, users, cuts[users])), users.size
+
+    def _loss(self, model: SASRec, histories: Sequences) -> Tensor:
+        length = min(model.config.max_history, int(histories.lengths.max()))
+        ids = torch.from_numpy(pad_left(histories, length))
+        users = np.arange(len(histories))
+        with torch.no_grad():
+            taught = self.teacher.network.hidden(ids) @ self.teacher.network.table.T
+            if self.teacher.neighbours is not None:
+                taught += torch.from_numpy(self.teacher.neighbours.boosts(histories, users))
+            wanted = torch.softmax(_unseen(taught, ids), dim=1)
+        said = torch.log_softmax(_unseen(model.hidden(ids) @ model.table.T, ids), dim=1)
+        return -(wanted * said).sum(dim=1).mean()
+
+
+def _unseen(scores: Tensor, ids: Tensor) -> Tensor:
+    """What was seen, and padding, is out of the question for both."""
+    # Finite: a weight of zero times minus infinity would be no number.
+    return scores.scatter(1, ids, -1e9).index_fill(1, torch.tensor([0]), -1e9)
+
+
+def _beginnings(train: Sequences, users: Ids, lengths: Ids) -> Sequences:
+    """The first ``lengths`` events of these users."""
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    places = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - train.offsets[users], lengths)
+    return Sequences(items=train.items[places], offsets=offsets, n_items=train.n_items)
