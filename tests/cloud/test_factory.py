@@ -200,7 +200,8 @@ def test_only_what_changed_is_made_again(
     result = again.report()
     made = [line.split(":")[0] for line in said.getvalue().splitlines() if "done in" in line]
     assert made == ["calibrate", "evaluate"]
-    assert result["evaluate"]["tiers"][1]["escalation"] == pytest.approx(0.4, abs=0.12)
+    # Calibrated on 32 users, judged on 80: a standard deviation of 0.10, of which 2.5 are allowed.
+    assert result["evaluate"]["tiers"][1]["escalation"] == pytest.approx(0.4, abs=0.25)
 
 
 def test_tiered_agreement_lies_between_the_tiers(factory: Factory) -> None:
@@ -224,15 +225,17 @@ def test_the_edge_is_asked_with_left_padded_test_histories(factory: Factory) -> 
 @pytest.mark.parametrize("recipe", [QUICK, FULL])
 def test_a_time_budget_leaves_room_for_the_rest(recipe: Recipe) -> None:
     bounded = recipe.within(10.0)
-    minutes = (bounded.cloud_training.minutes or 0) + (bounded.edge_training.minutes or 0)
+    trainings = (bounded.cloud_training, bounded.edge_training, bounded.distillation)
+    minutes = sum(training.minutes or 0.0 for training in trainings)
     assert 8.0 < minutes < 10.0
 
 
 @pytest.mark.parametrize("change", [lambda r: r.seeded(5), lambda r: r.at_most(2)])
-def test_seeds_and_epochs_reach_both_models(change: Callable[[Recipe], Recipe]) -> None:
+def test_seeds_and_epochs_reach_every_training(change: Callable[[Recipe], Recipe]) -> None:
     changed = change(QUICK)
     for before, after in (
         (QUICK.cloud_training, changed.cloud_training),
         (QUICK.edge_training, changed.edge_training),
+        (QUICK.distillation, changed.distillation),
     ):
         assert (before.seed, before.epochs) != (after.seed, after.epochs)
