@@ -222,8 +222,8 @@ class _Simulation:
             last = max(last, planned.at + (planned.deadline or plan.config.deadline))
         last = max([last, *(fault.start + fault.length for fault in plan.faults)])
         await asyncio.sleep(start + last + QUIET - loop.time())
+        await self._client.aclose()  # a health probe may have been out till now
         self._check_idle()
-        await self._client.aclose()
 
     def _spawn(self, planned: PlannedCall) -> None:
         call = self._call(planned)
