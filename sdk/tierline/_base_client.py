@@ -34,7 +34,7 @@ from tierline._config import (
 )
 from tierline._core.call import ScoreCall
 from tierline._core.fallback import Prior
-from tierline._core.findings import refuse_unsafe
+from tierline._core.findings import checked
 from tierline._core.fleet import Fleet
 from tierline._core.probing import Prober
 from tierline._exceptions import BadRequest, ConfigurationError
@@ -96,8 +96,7 @@ class BaseClient(ABC):
             api_key=api_key,
             allow_unsigned=allow_unsigned,
         )
-        refuse_unsafe(self.config)
-        self._fleet = Fleet(self.config)
+        self._fleet = Fleet(checked(self.config))
         for model, place in self.config.priors.items():
             self._fleet.priors[model] = _read_prior(model, place)
         if self.config.health is not None:
