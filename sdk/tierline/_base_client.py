@@ -97,8 +97,7 @@ class BaseClient(ABC):
             allow_unsigned=allow_unsigned,
         )
         self._fleet = Fleet(checked(self.config))
-        for model, place in self.config.priors.items():
-            self._fleet.priors[model] = _read_prior(model, place)
+        self._fleet.priors |= {m: _read_prior(m, p) for m, p in self.config.priors.items()}
         if self.config.health is not None:
             golden = self.config.health.golden
             known = read_golden(golden) if golden is not None else []
