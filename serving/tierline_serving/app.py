@@ -60,6 +60,7 @@ class App:
         self._handlers = handlers
         self._settings = settings
         self._gate = gate
+        self._bodies = handlers.bodies
         self._clock = clock
         calls = Calls(handlers, settings, clock=clock)
         self._inference = inference or OpenInference(calls)
@@ -118,9 +119,9 @@ class App:
         arrived_at = self._clock()
         try:
             headers = text_headers(scope["headers"])
-            frame = await read_body(headers, receive, self._settings)
+            frame = await read_body(headers, receive, self._settings, self._bodies)
         except Refused as refused:
-            await self._send_answer(send, error_answer(refused.error), status=refused.status)
+            await self._send_response(send, self._refusal(SCORE_PATH, refused))
             return
         if frame is None:
             return  # the caller hung up while sending
@@ -133,9 +134,10 @@ class App:
             return  # nobody is there to answer
         finally:
             watch.stop()
+            self._bodies.release(len(frame))
         await self._send_answer(send, answer)
 
-    async def _send_answer(self, send: Send, answer: Answer, *, status: int | None = None) -> None:
+    async def _send_answer(self, send: Send, answer: Answer) -> None:
         headers = [(b"content-type", _FRAME)]
         if answer.request_id is not None:
             headers.append((REQUEST_ID_HEADER.encode(), answer.request_id.encode()))
@@ -146,8 +148,7 @@ class App:
             headers.append((QUEUE_HEADER, _milliseconds(answer.expected_wait)))
             headers.append((COMPUTE_HEADER, _milliseconds(compute)))
             headers.append((BUNDLE_HEADER, answer.reply.bundle.encode()))
-        if status is None:
-            status = 200 if answer.code == OK else http_status(answer.code)
+        status = 200 if answer.code == OK else http_status(answer.code)
         body = b"".join(answer.frame)
         await respond(send, status, body, headers, asks_to_leave=self._handlers.asks_to_leave)
 

@@ -24,6 +24,7 @@ from tierline.wire.errors import to_reply
 from tierline.wire.frames import decode_request, encode_error, encode_reply
 from tierline.wire.headers import CallHeaders, read_headers
 from tierline_serving.batching import Runner
+from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.lifecycle import Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.scorer import ModelInfo
@@ -75,6 +76,7 @@ class Handlers:
         self._metrics = metrics
         self._prior = prior
         self._clock = clock
+        self.bodies = BodyBudget(settings.max_held_bytes)
         self._limits = Limits(max_frame_bytes=settings.max_body_bytes)
 
     async def score_frame(

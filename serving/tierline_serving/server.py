@@ -24,6 +24,7 @@ from tierline_serving.app import App
 from tierline_serving.batching import Runner
 from tierline_serving.batching.runner import BatchReport
 from tierline_serving.front.calls import Calls
+from tierline_serving.front.connections import guarded_protocol
 from tierline_serving.front.listeners import accept_all, address, listen
 from tierline_serving.handlers import Handlers, PriorLookup
 from tierline_serving.lifecycle import Event, Lifecycle
@@ -295,6 +296,7 @@ def _uvicorn_config(app: App, settings: ServerSettings) -> uvicorn.Config:
         app,
         lifespan="off",
         ws="none",
+        http=guarded_protocol(settings),
         log_config=None,
         access_log=False,
         proxy_headers=False,

@@ -18,6 +18,7 @@ DEFAULT_DRAIN = 10.0  # well inside the 30 s Kubernetes grants before it kills
 DEFAULT_TIMEOUT = 10.0  # for a request that names no deadline
 DEFAULT_MAX_TIMEOUT = 60.0  # nobody may hold a place in the queue longer
 DEFAULT_READ_TIMEOUT = 10.0  # for a body that comes in pieces
+DEFAULT_MAX_HELD_BYTES = 256 * 1024 * 1024  # sixteen requests of the largest size
 DEFAULT_MAX_CONNECTIONS = 4096  # open at once; some 20 kB each
 KEEP_ALIVE = 5  # the client's pool gives idle connections up sooner, so that none goes stale
 
@@ -46,6 +47,7 @@ class ServerSettings:
     audit: Path | None = None  # the log that loads and unloads are written to
     tls: Tls | None = None
     max_connections: int = DEFAULT_MAX_CONNECTIONS
+    max_held_bytes: int = DEFAULT_MAX_HELD_BYTES  # of large bodies being read or answered
 
     def __post_init__(self) -> None:
         self._check_addresses()
@@ -56,6 +58,12 @@ class ServerSettings:
         if self.max_connections < 1:
             raise ConfigurationError(
                 f"must be at least 1, got {self.max_connections}", key="max_connections"
+            )
+        if self.max_held_bytes < self.max_body_bytes:
+            raise ConfigurationError(
+                f"must be at least max_body_bytes ({self.max_body_bytes}), "
+                f"got {self.max_held_bytes}",
+                key="max_held_bytes",
             )
         for name in ("default_timeout", "max_timeout", "read_timeout"):
             _check_seconds(name, getattr(self, name), above_zero=True)

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 SERVER = Path(__file__).with_name("protocol_server.py")
+FAKE = Path(__file__).with_name("slow_server.py")
 PATIENCE = 120.0  # seconds after which a process that hangs is killed and the test fails
 
 
@@ -64,16 +65,32 @@ class Served:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", path, body, named)
 
+    @property
+    def resident(self) -> int:
+        """Bytes of memory the process holds now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found
+        return int(found[1]) * 1024
+
+
+def running(folder: Path, **settings: object) -> AbstractContextManager[Served]:
+    """A protocol server; killed when the block is left."""
+    return _running([str(SERVER), str(folder), _options(settings)], folder)
+
+
+def running_fake(folder: Path, **settings: object) -> AbstractContextManager[Served]:
+    """A server of a fake model, ready sooner; killed when the block is left."""
+    return _running([str(FAKE), _options(settings)], folder)
+
+
+def _options(settings: dict[str, object]) -> str:
+    return json.dumps({"port": 0, "lame_duck": 0.0, **settings})
+
 
 @contextmanager
-def running(folder: Path, **settings: object) -> Iterator[Served]:
-    """A protocol server; killed when the block is left."""
-    options = {"port": 0, "lame_duck": 0.0, **settings}
-    process = subprocess.Popen(
-        [sys.executable, str(SERVER), str(folder), json.dumps(options)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def _running(command: list[str], folder: Path) -> Iterator[Served]:
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     watchdog = threading.Timer(PATIENCE, process.kill)
     watchdog.start()
     try:

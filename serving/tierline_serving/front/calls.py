@@ -20,6 +20,7 @@ from tierline_serving.front.exchange import (
     Response,
     Scope,
     Send,
+    no_room,
     read_body,
     respond,
     text_headers,
@@ -85,7 +86,10 @@ class Calls:
                 arrived = await self.read(headers, receive, arrived_at)
                 if arrived is None:
                     return  # the caller hung up while sending
-                response = await _until_left(receive, work(arrived), outcome)
+                try:
+                    response = await _until_left(receive, work(arrived), outcome)
+                finally:
+                    self.handlers.bodies.release(len(arrived.body))
                 if response is None:
                     return
             except Exception as error:  # the shell's edge: told to the caller in his protocol
@@ -98,15 +102,26 @@ class Calls:
     async def read(
         self, headers: Mapping[str, str], receive: Receive, arrived_at: float
     ) -> Arrived | None:
-        """The whole plain body, or None when the caller left. Raises Refused."""
-        body = await read_body(headers, receive, self.settings)
+        """The whole plain body, or None when the caller left. Raises Refused.
+
+        Who gets it releases it from ``handlers.bodies`` when it is answered.
+        """
+        bodies = self.handlers.bodies
+        body = await read_body(headers, receive, self.settings, bodies)
         if body is None:
             return None
         encoding = content_encoding(headers)
         if encoding:
             # Inflating to the limit takes tens of milliseconds: not on the loop of all callers.
             limit = self.settings.max_body_bytes
-            body = await asyncio.to_thread(decoded, body, encoding, limit)
+            packed = len(body)
+            try:
+                body = await asyncio.to_thread(decoded, body, encoding, limit)
+            except BaseException:
+                bodies.release(packed)
+                raise
+            if not bodies.grow(packed, len(body)):
+                raise no_room()
         return Arrived(body, headers, arrived_at)
 
     async def send(

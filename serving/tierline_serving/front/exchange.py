@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from tierline.wire import ErrorReply
 from tierline.wire.errors import http_status
+from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.settings import ServerSettings
 
 # Any: ASGI messages and scopes are dicts of mixed values by specification.
@@ -20,6 +21,9 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 MAX_HEADERS: Final = 100  # no client sends a third of it
 JSON_TYPE: Final = b"application/json"
+# Not after 413: the caller is still sending, and would be reset before reading why.
+HANG_UP: Final = ((b"connection", b"close"),)
+ROOM_AFTER: Final = 0.5  # seconds: what a caller of a large request is told to wait
 
 # A request answered sooner is not watched for its caller hanging up: watching costs a task.
 WATCH_AFTER: Final = 0.005
@@ -54,9 +58,10 @@ class Refused(Exception):
 
 
 async def read_body(
-    headers: Mapping[str, str], receive: Receive, settings: ServerSettings
+    headers: Mapping[str, str], receive: Receive, settings: ServerSettings, budget: BodyBudget
 ) -> bytes | None:
-    """The whole body, or None when the caller left. Raises Refused: too large, too slow."""
+    """The whole body, or None when the caller left. Raises Refused: too large, too slow, too many
+    large ones at once. Who gets a body releases it from the budget when it is answered."""
     limit = settings.max_body_bytes
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
@@ -66,13 +71,15 @@ async def read_body(
         body: bytes = message.get("body", b"")
         if len(body) > limit:
             raise _too_large(limit)
+        if not budget.take(len(body)):
+            raise no_room()
         return body
     try:
         async with asyncio.timeout(settings.read_timeout):
-            return await _read_rest(message, receive, limit)
+            return await _read_rest(message, receive, limit, budget)
     except TimeoutError:
         message_text = f"the body did not arrive within {settings.read_timeout:g} s"
-        raise Refused("bad_request", message_text, 408) from None
+        raise Refused("bad_request", message_text, 408, headers=HANG_UP) from None
 
 
 async def respond(
@@ -134,7 +141,8 @@ def raw_path(scope: Scope) -> str:
 def text_headers(raw: RawHeaders) -> dict[str, str]:
     """Header names (lower case) and values as text. Raises Refused when there are too many."""
     if len(raw) > MAX_HEADERS:
-        raise Refused("bad_request", f"a request may have at most {MAX_HEADERS} headers", 431)
+        message = f"a request may have at most {MAX_HEADERS} headers"
+        raise Refused("bad_request", message, 431, headers=HANG_UP)
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
 
 
@@ -143,19 +151,36 @@ def retry_header(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:
     return () if seconds is None else ((b"retry-after", b"%d" % max(1, round(seconds))),)
 
 
-async def _read_rest(message: Message, receive: Receive, limit: int) -> bytes | None:
+def no_room() -> Refused:
+    """The refusal of a large body while others fill the memory set aside for them."""
+    message = "too many large requests are being read at once; try later or elsewhere"
+    return Refused("overloaded", message, retry_after=ROOM_AFTER)
+
+
+async def _read_rest(
+    message: Message, receive: Receive, limit: int, budget: BodyBudget
+) -> bytes | None:
     parts: list[bytes] = []
     size = 0
-    while message["type"] == "http.request":
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-        message = await receive()
-    return None
+    is_whole = False
+    try:
+        while message["type"] == "http.request":
+            part: bytes = message.get("body", b"")
+            if size + len(part) > limit:
+                raise _too_large(limit)
+            if not budget.grow(size, size + len(part)):
+                size = 0  # given back already
+                raise no_room()
+            size += len(part)
+            parts.append(part)
+            if not message.get("more_body", False):
+                is_whole = True
+                return b"".join(parts)
+            message = await receive()
+        return None
+    finally:
+        if not is_whole:
+            budget.release(size)
 
 
 def _too_large(limit: int) -> Refused:

@@ -115,6 +115,7 @@ class OpenInference:
                 arrived = await self._calls.read(headers, receive, 0.0)
                 if arrived is None:
                     return  # the caller hung up while sending
+                self._handlers.bodies.release(len(arrived.body))
                 response = await self._act(target, parse_document(arrived.body), caller)
             else:
                 response = self._described(target)
