@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections import Counter
@@ -57,8 +58,15 @@ SOMETIMES = {
 def seen_in(seeds: Iterable[int]) -> Counter[str]:
     """What these seeds came by. Raises PropertyFailed with a minimal schedule."""
     seen: Counter[str] = Counter()
-    for seed in seeds:
-        seen += check(run_seed(seed)).seen
+    gc.collect()
+    gc.disable()  # a run leaves cycles; collecting them in bulk saves a sixth of the time
+    try:
+        for number, seed in enumerate(seeds):
+            seen += check(run_seed(seed)).seen
+            if number % 50 == 49:
+                gc.collect()
+    finally:
+        gc.enable()
     return seen
 
 

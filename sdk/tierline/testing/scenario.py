@@ -29,7 +29,7 @@ from tierline.testing.simulation import Plan, Run, default_profile, run_plan
 CHAOS = 4.0  # seconds of faults; everything is mended when they are over
 SETTLING = 14.0  # seconds after that, with some calls, in which everything must heal
 PAUSE = 1.0  # seconds between the two: what crashed is cold no more
-CALLS, SETTLING_CALLS, FINAL_CALLS = 32, 14, 6
+CALLS, SETTLING_CALLS, FINAL_CALLS = 28, 12, 6
 
 
 def run_seed(seed: int) -> Run:
@@ -95,7 +95,7 @@ def draw_config(rng: Random) -> ClientConfig:
         timeout=rng.choice((TimeoutPolicy(), TimeoutPolicy(multiple=1.0, floor=0.002))),
         ejection=_ejection(rng),
         limiter=rng.choice((LimiterPolicy(), LimiterPolicy(initial=4, maximum=8, samples=5))),
-        health=rng.choice((None, None, HealthPolicy(interval=0.5, timeout=0.2))),
+        health=rng.choice((None, None, None, HealthPolicy(interval=1.5, timeout=0.2))),
         zone=rng.choice((None, *zones)) if zones else None,
         escalation=_escalation(rng),
         sovereignty=sovereignty,
