@@ -84,6 +84,13 @@ def running_fake(folder: Path, **settings: object) -> AbstractContextManager[Ser
     return _running([str(FAKE), _options(settings)], folder)
 
 
+def running_edge(folder: Path, *arguments: str) -> AbstractContextManager[Served]:
+    """A real `tierline edge serve` process; killed when the block is left."""
+    options = ("--port", "0", "--allow-unsigned", "--threads", "1", "--lame-duck", "0")
+    command = ["-m", "tierline.cli", "edge", "serve", *arguments, *options]
+    return _running(command, folder)
+
+
 def _options(settings: dict[str, object]) -> str:
     return json.dumps({"port": 0, "lame_duck": 0.0, **settings})
 
