@@ -56,8 +56,10 @@ class Driver:
     """One call, stepped by hand at instants the test chooses."""
 
     def __init__(self, fleet: Fleet, *, seed: int = 1, **options: Any) -> None:
-        settings: dict[str, Any] = {"deadline": 0.25, "mode": Mode.SEQUENTIAL, "key": "user"}
+        settings: dict[str, Any] = {"mode": Mode.SEQUENTIAL, "key": "user"}
         settings.update(options)
+        begin = settings.pop("begin", 0.0)
+        settings.setdefault("deadline", begin + 0.25)
         self.call = ScoreCall(
             settings.pop("request", REQUEST),
             fleet,
@@ -65,7 +67,7 @@ class Driver:
             dice=random.Random(seed),
             **settings,
         )
-        self.commands: list[Any] = self.call.begin(0.0)
+        self.commands: list[Any] = self.call.begin(begin)
 
     @property
     def started(self) -> StartAttempt:

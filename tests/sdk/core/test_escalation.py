@@ -1,0 +1,111 @@
+"""The threshold is the bundle's while budget and cloud are ample, and rises as either runs low."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierline._config import EscalationPolicy, LimiterPolicy
+from tierline._core.commands import StartAttempt
+from tierline._core.escalation import FEWEST, Pressure
+from tierline._core.fleet import Fleet
+
+from .fixtures import PRIVATE, Driver, config, reply
+
+
+def warmed(doubts: list[float], policy: EscalationPolicy | None = None) -> Pressure:
+    pressure = Pressure(policy or EscalationPolicy())
+    for doubt in doubts:
+        pressure.admits(doubt, 1.0)
+    return pressure
+
+
+DOUBTS = [0.505 + i / 128 for i in range(64)]
+
+
+@given(st.floats(0, 1), st.floats(0.2, 1.0))
+def test_while_enough_is_left_every_doubtful_call_is_escalated(doubt: float, left: float) -> None:
+    assert warmed(DOUBTS).admits(doubt, left)
+
+
+def test_the_most_certain_calls_stay_first_as_less_is_left() -> None:
+    for left, part in ((0.15, 0.75), (0.1, 0.5), (0.05, 0.25), (0.0, 0.0)):
+        pressure = warmed(DOUBTS)
+        dice = random.Random(1)
+        drawn = [dice.choice(DOUBTS) for _ in range(2000)]
+        admitted = [doubt for doubt in drawn if pressure.admits(doubt, left)]
+        assert len(admitted) / 2000 == pytest.approx(part, abs=0.06)
+        refused = [doubt for doubt in drawn if doubt not in admitted]
+        if admitted and refused:
+            assert sum(refused) / len(refused) < sum(admitted) / len(admitted) - 0.1
+
+
+def test_it_rises_at_once_and_falls_only_past_a_dead_band() -> None:
+    pressure = warmed(DOUBTS)
+    assert not pressure.admits(0.6, 0.1)  # half is admitted
+    assert not pressure.admits(0.74, 0.115)  # 0.575 of them: within the dead band
+    assert pressure.admits(0.70, 0.13)  # 0.65: past it
+    assert pressure.admits(0.505, 0.2)  # the whole: whatever the band
+
+
+def test_with_too_few_doubts_known_it_stays_where_it_is() -> None:
+    pressure = warmed(DOUBTS[: FEWEST - 2])
+    assert pressure.admits(0.5, 0.0)
+
+
+def test_it_can_be_turned_off() -> None:
+    pressure = warmed(DOUBTS, EscalationPolicy(ease_below=0.0))
+    assert pressure.admits(0.5, 0.0)
+
+
+# -- in a call -----------------------------------------------------------------------------------
+
+
+def escalates(fleet: Fleet, doubt: float, now: float = 0.01) -> bool:
+    driver = Driver(fleet, key=None, begin=now).succeed(reply(uncertainty=doubt), at=now)
+    if any(isinstance(c, StartAttempt) for c in driver.commands):
+        driver.succeed(reply(uncertainty=None, threshold=None), at=now)
+        return True
+    assert driver.answer.reason.startswith("escalation_refused")
+    return False
+
+
+def test_as_tokens_run_low_the_most_doubtful_calls_get_them() -> None:
+    fleet = Fleet(config(escalation=EscalationPolicy(budget=0.1, burst=40.0)))
+    dice = random.Random(4)
+    doubts = [0.5 + 0.5 * dice.random() for _ in range(400)]
+    went = [doubt for doubt in doubts if escalates(fleet, doubt)]
+    assert 60 <= len(went) <= 80  # 40 and a tenth of 400, less what waits for a worse call
+    early, late = went[:30], went[40:]
+    assert sum(late) / len(late) > sum(early) / len(early) + 0.05
+
+
+def test_a_cloud_without_room_takes_only_the_most_doubtful() -> None:
+    fleet = Fleet(
+        config(
+            escalation=EscalationPolicy(budget=1.0, burst=1000.0),
+            limiter=LimiterPolicy(initial=100, maximum=100),
+        )
+    )
+    for doubt in DOUBTS:
+        assert escalates(fleet, doubt)
+    for tier in fleet.tiers[1:]:
+        tier.endpoints[0].inflight = 89
+    assert escalates(fleet, 0.98)
+    driver = Driver(fleet, key=None).succeed(reply(uncertainty=0.52))
+    assert driver.answer.reason == "escalation_refused: threshold"
+    for tier in fleet.tiers[1:]:
+        tier.endpoints[0].inflight = 20
+    assert Driver(fleet, key=None).succeed(reply(uncertainty=0.52)).started.endpoint.url == PRIVATE
+
+
+def test_a_stale_latency_of_the_cloud_does_not_keep_calls_away_for_good() -> None:
+    fleet = Fleet(config(escalation=EscalationPolicy(burst=1000.0)))
+    for _ in range(32):
+        fleet.tiers[1].latencies("ranker").observe(10.0, 0.0)
+    driver = Driver(fleet, key=None, begin=5.0).succeed(reply(uncertainty=0.9), at=5.01)
+    assert driver.answer.reason == "escalation_refused: deadline"
+    assert escalates(fleet, 0.9, now=10.5)

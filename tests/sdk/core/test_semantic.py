@@ -1,0 +1,172 @@
+"""Wrong answers: two endpoints with one bundle implicate the bundle, one alone only itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tierline import _exceptions as errors
+from tierline._config import BreakerPolicy, Mode, RetryPolicy
+from tierline._core.breaker import State
+from tierline._core.commands import StartAttempt
+from tierline._core.fleet import Fleet
+from tierline._core.semantic import WINDOW, Golden, SemanticHealth, drift
+from tierline.wire import ScoreReply, ScoreRequest
+
+from .fixtures import CLOUD, EDGE_A, EDGE_B, REQUEST, SURE, Driver, config, reply
+
+BAD = reply(scores=np.array([0.1, np.nan, 0.2], np.float32), bundle="v2@bad")
+SHORT = reply(scores=np.array([0.1, 0.2], np.float32), bundle="v2@bad")
+GOLDEN = Golden(REQUEST, SURE)
+
+
+def health() -> SemanticHealth:
+    return SemanticHealth(BreakerPolicy())
+
+
+def test_one_endpoint_alone_does_not_implicate_its_bundle() -> None:
+    semantic = health()
+    assert not any(semantic.wrong("m", "b", "http://a", now, 0.5) for now in range(50))
+    assert not semantic.shuns("m", "b", 50.0)
+
+
+def test_a_second_endpoint_with_the_same_bundle_does() -> None:
+    semantic = health()
+    semantic.wrong("m", "b", "http://a", 0.0, 0.5)
+    assert not semantic.wrong("m", "other", "http://b", 0.0, 0.5)
+    assert not semantic.wrong("another", "b", "http://b", 0.0, 0.5)
+    assert semantic.wrong("m", "b", "http://b", 1.0, 0.5)
+    assert semantic.shuns("m", "b", 1.0)
+    assert not semantic.shuns("m", "other", 1.0)
+    assert not semantic.shuns("another", "b", 1.0)
+
+
+def test_troubles_a_minute_apart_are_two_troubles() -> None:
+    semantic = health()
+    semantic.wrong("m", "b", "http://a", 0.0, 0.5)
+    assert not semantic.wrong("m", "b", "http://b", WINDOW, 0.5)
+
+
+def test_suspicion_fades_and_an_implicated_bundle_comes_back_through_its_breaker() -> None:
+    semantic = health()
+    semantic.wrong("m", "b", "http://a", 0.0, 0.5)
+    semantic.right("m", "b", 1.0)
+    assert not semantic.is_clear
+    semantic.right("m", "b", WINDOW + 1)
+    assert semantic.is_clear
+    for url in ("http://a", "http://b"):
+        semantic.wrong("m", "b", url, 100.0, 1.0)
+    assert semantic.acquire("m", "b", 100.5, 1.0) is None
+    for i in range(5):
+        now = 102.0 + i
+        assert not semantic.shuns("m", "b", now)
+        permitted = semantic.acquire("m", "b", now, 1.0)
+        assert permitted is not None
+        breaker, permit = permitted
+        breaker.succeeded(permit, now)
+        semantic.right("m", "b", now)
+    assert semantic.is_clear
+
+
+def test_no_more_bundles_are_remembered_than_could_be_meant() -> None:
+    semantic = health()
+    for i in range(1000):
+        semantic.wrong("m", f"b{i}", "http://a", 0.0, 0.5)
+    assert len(semantic._suspects) == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (SURE, ""),
+        (reply(scores=SURE.scores * np.float32(1.0005)), ""),
+        (reply(scores=SURE.scores * np.float32(1.5)), "a score is off by"),
+        (reply(scores=SURE.scores[:2]), "2 scores, expected 3"),
+        (reply(scores=np.full(3, -np.inf, np.float32)), "scores are finite where they must not be"),
+        (reply(scores=SURE.scores * 9, bundle="another@1"), ""),
+    ],
+)
+def test_drift_is_measured_against_the_golden_answer_of_the_same_bundle(
+    given: ScoreReply, complaint: str
+) -> None:
+    assert drift(GOLDEN, given)[: len(complaint)] == complaint
+    assert bool(drift(GOLDEN, given)) is bool(complaint)
+
+
+# -- in a call -----------------------------------------------------------------------------------
+
+
+def _answer_wrongly(fleet: Fleet, wrong: ScoreReply, now: float) -> list[str]:
+    """Edge-only calls at the edge; every endpoint answers wrongly. Whom the call asked."""
+    driver = Driver(fleet, mode=Mode.EDGE_ONLY, key=None)
+    asked = []
+    while any(isinstance(c, StartAttempt) for c in driver.commands):
+        asked.append(driver.started.endpoint.url)
+        driver.succeed(wrong, at=now)
+    return asked
+
+
+@pytest.mark.parametrize("wrong", [BAD, SHORT], ids=["NaN", "shape"])
+def test_wrong_answers_of_one_bundle_at_two_endpoints_open_its_breaker_not_theirs(
+    wrong: ScoreReply,
+) -> None:
+    fleet = Fleet(config(retry=RetryPolicy(budget=1.0, floor=100.0)))
+    for edge in fleet.tiers[0].endpoints:
+        edge.served("ranker").bundle = "v2@bad"
+    assert set(_answer_wrongly(fleet, wrong, 0.01)) == {EDGE_A, EDGE_B}
+    assert _answer_wrongly(fleet, wrong, 0.02) == []  # the bundle is left out at once
+    for edge in fleet.tiers[0].endpoints:
+        assert edge.breaker("ranker").state is State.CLOSED
+        assert not edge.standing.is_out("ranker", 0.02)
+    driver = Driver(fleet)
+    assert driver.started.endpoint.tier == "private"  # another tier serves another bundle
+    assert driver.succeed(CLOUD, at=0.03).answer.tier == "private"
+
+
+def test_an_endpoint_with_another_bundle_is_asked_on() -> None:
+    fleet = Fleet(config(retry=RetryPolicy(budget=1.0, floor=100.0)))
+    _answer_wrongly(fleet, BAD, 0.01)
+    first, second = fleet.tiers[0].endpoints
+    first.served("ranker").bundle = "v2@bad"
+    second.served("ranker").bundle = "v1@good"
+    for _ in range(20):
+        driver = Driver(fleet, mode=Mode.EDGE_ONLY)
+        assert driver.started.endpoint is second
+        driver.succeed(reply(bundle="v1@good"), at=0.02)
+
+
+def test_a_bundle_that_is_mended_is_trusted_again_through_few_probes() -> None:
+    fleet = Fleet(config(retry=RetryPolicy(budget=1.0, floor=100.0)))
+    for edge in fleet.tiers[0].endpoints:
+        edge.served("ranker").bundle = "v2@bad"
+    _answer_wrongly(fleet, BAD, 0.01)
+    mended = reply(bundle="v2@bad")
+    crowd = [Driver(fleet, mode=Mode.EDGE_ONLY, begin=5.0) for _ in range(50)]
+    asking = [d for d in crowd if any(isinstance(c, StartAttempt) for c in d.commands)]
+    assert len(asking) == 1  # one leased probe for the bundle, whoever serves it
+    asking[0].succeed(mended, at=5.01)
+    for _ in range(9):
+        driver = Driver(fleet, mode=Mode.EDGE_ONLY, begin=5.1)
+        driver.succeed(mended, at=5.11)
+    assert fleet.semantic.is_clear
+
+
+def test_a_stale_bundle_is_the_endpoints_own_fault() -> None:
+    fleet = Fleet(config(retry=RetryPolicy(budget=1.0, floor=100.0)))
+    pinned = ScoreRequest("ranker", REQUEST.query, REQUEST.candidates, version="v9@new")
+    driver = Driver(fleet, request=pinned, mode=Mode.EDGE_ONLY, key=None)
+    driver.succeed(SURE).succeed(SURE, at=0.02)
+    with pytest.raises(errors.Unavailable, match="pinned to v9@new"):
+        _ = driver.answer
+    assert fleet.semantic.is_clear
+
+
+def test_a_caller_who_leaves_gives_the_bundles_probe_back() -> None:
+    fleet = Fleet(config(retry=RetryPolicy(budget=1.0, floor=100.0)))
+    for edge in fleet.tiers[0].endpoints:
+        edge.served("ranker").bundle = "v2@bad"
+    _answer_wrongly(fleet, BAD, 0.01)
+    driver = Driver(fleet, mode=Mode.EDGE_ONLY, begin=5.0)
+    assert driver.started.endpoint.tier == "edge"
+    driver.call.cancel(5.01)
+    assert Driver(fleet, mode=Mode.EDGE_ONLY, begin=5.02).started.endpoint.tier == "edge"
