@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 
 SIZE = 512  # latencies remembered: five of a thousand lie above the 99th percentile
+PENALTY_DECAY = 1.0  # seconds; a hundredth of a failure's weight is left after five
 REFRESH = 32  # observations between two sorts
 FRESH = 10.0  # seconds
 BASELINE_DOUBLES = 60.0  # seconds; a tier is believed to have slowed down for good this slowly
@@ -14,15 +15,19 @@ BASELINE_DOUBLES = 60.0  # seconds; a tier is believed to have slowed down for g
 class PeakEwma:
     """An endpoint's latency, in seconds: jumps to a peak, forgets it over ``decay`` seconds.
 
-    Finagle's peak-EWMA: a slow endpoint is believed at once, a recovered one slowly.
+    Finagle's peak-EWMA: a slow endpoint is believed at once, a recovered one slowly. A failure
+    counts as a long answer, but is forgotten over ``PENALTY_DECAY``: beside an idle and fast peer
+    an endpoint would else be shunned for a minute because one connection broke.
     """
 
-    __slots__ = ("_at", "_decay", "_value")
+    __slots__ = ("_at", "_decay", "_penalised_at", "_penalty", "_value")
 
     def __init__(self, decay: float = 10.0) -> None:
         self._decay = decay
         self._value = 0.0
         self._at = 0.0
+        self._penalty = 0.0
+        self._penalised_at = 0.0
 
     def observe(self, latency: float, now: float) -> None:
         if latency > self._value:
@@ -32,9 +37,22 @@ class PeakEwma:
             self._value = latency + (self._value - latency) * weight
         self._at = now
 
+    def penalise(self, latency: float, now: float) -> None:
+        """An attempt failed, which is as bad as an answer after ``latency`` seconds."""
+        self._penalty = latency
+        self._penalised_at = now
+
+    def forget(self) -> None:
+        """As if it had never been asked."""
+        self._value = self._penalty = 0.0
+
     def value(self, now: float) -> float:
         """The belief now; an endpoint left alone looks better as time passes. 0.0: never asked."""
-        return self._value * math.exp(-max(0.0, now - self._at) / self._decay)
+        value = self._value * math.exp(-max(0.0, now - self._at) / self._decay)
+        if self._penalty:
+            since = max(0.0, now - self._penalised_at)
+            value = max(value, self._penalty * math.exp(-since / PENALTY_DECAY))
+        return value
 
 
 class LatencyWindow:

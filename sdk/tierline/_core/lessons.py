@@ -40,7 +40,7 @@ def answered(
     latency = now - running.started
     slow = latency > policy.slow_share * span and latency > policy.slow_multiple * latencies.usual
     running.breaker.succeeded(running.permit, now, slow=slow)
-    running.served.bundle = reply.bundle
+    asked_for, running.served.bundle = running.served.bundle, reply.bundle
     endpoint.latency.observe(latency, now)
     latencies.observe(latency, now)
     endpoint.standing.succeeded(now)
@@ -48,10 +48,14 @@ def answered(
     if running.permit.probe is not None and running.breaker.state is State.CLOSED:
         endpoint.standing.start_slowly(now)
         endpoint.limiter.start_anew()
+        endpoint.latency.forget()  # the failures it is back from; the slow start holds it down
     if not semantic.is_clear:
         if running.suspect is not None:
             breaker, permit = running.suspect
-            breaker.succeeded(permit, now)
+            if reply.bundle == asked_for:
+                breaker.succeeded(permit, now)
+            else:  # swapped meanwhile: it says nothing of the suspect
+                breaker.released(permit)
         semantic.right(model, reply.bundle, now)
 
 
@@ -80,7 +84,7 @@ def failed(
         running.breaker.released(running.permit)
         return fault
     running.breaker.failed(running.permit, now, dice.random())
-    endpoint.latency.observe(span, now)
+    endpoint.latency.penalise(span, now)
     unreached = fault is Fault.NEVER_SENT
     running.tier.outliers.failed(
         endpoint.standing, model, now, unreached=unreached, jitter=dice.random()

@@ -73,6 +73,9 @@ class TierState:
         usable = self._usable(model, avoid, now, criticality)
         if not usable:
             return self._early(model, avoid, now, criticality)
+        due = self._due(usable, model)
+        if due is not None:
+            return due
         if self._zone is not None and len(usable) > 1:
             usable = self._in_zone(usable, model, now, dice)
         self._turn += 1
@@ -93,6 +96,16 @@ class TierState:
         return [
             e for e in within if e.url not in avoid and e.inflight < e.limiter.room[criticality]
         ]
+
+    def _due(self, usable: list[EndpointState], model: str) -> EndpointState | None:
+        """Whose breaker wants to be tried, while somebody else could still answer. Left to their
+        loads, an idle and fast peer would be preferred for as long as the failures are remembered,
+        and nobody would find out that the endpoint is back."""
+        if len(usable) > 1:
+            for endpoint in usable:
+                if endpoint.breaker(model).state is not State.CLOSED:
+                    return endpoint
+        return None
 
     def _early(
         self, model: str, avoid: Collection[str], now: float, criticality: Criticality
