@@ -82,12 +82,12 @@ class SemanticHealth:
         self.is_clear = False
         suspect.seen[url] = now
         witnesses = sum(now - at < WINDOW for at in suspect.seen.values())
-        if suspect.is_implicated or witnesses >= WITNESSES:
-            if not suspect.is_implicated:
-                suspect.is_implicated = True
-                suspect.breaker.trip(now, jitter, "wrong answers")
-            return True
-        return False
+        if not suspect.is_implicated and witnesses < WITNESSES:
+            return False
+        suspect.is_implicated = True
+        if suspect.breaker.state is not State.HALF_OPEN and suspect.breaker.allows(now):
+            suspect.breaker.trip(now, jitter, "wrong answers")  # at first, and when it was due
+        return True
 
     def acquire(
         self, model: str, bundle: str, now: float, lease: float

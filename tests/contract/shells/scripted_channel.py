@@ -36,6 +36,7 @@ class Script:
         self._steps = {"edge": [reply()], "cloud": [reply("cloud@1", None)], **steps}
         self._lock = threading.Lock()
         self.asked: list[str] = []
+        self.heard: Callable[[], None] = lambda: None  # called with every attempt
         self.hanging = threading.Event()  # set: hung attempts come back
 
     def next(self, url: str) -> Step:
@@ -43,7 +44,9 @@ class Script:
         steps = self._steps.get(name, self._steps["edge"])
         with self._lock:
             self.asked.append(url)
-            return steps.pop(0) if len(steps) > 1 else steps[0]
+            step = steps.pop(0) if len(steps) > 1 else steps[0]
+        self.heard()
+        return step
 
 
 class ScriptedChannel:
