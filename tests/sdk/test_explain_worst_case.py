@@ -192,6 +192,28 @@ def test_what_is_spent_on_escalations_is_what_was_claimed(seconds: int) -> None:
     assert explain.escalations(none, calls=calls, seconds=seconds) == 0.0
 
 
+def test_retries_of_escalations_are_part_of_what_was_claimed() -> None:
+    config = ClientConfig(
+        tiers=tiers([2], [2]),
+        deadline=0.04,
+        retry=RetryPolicy(base=1e-5, floor=0.0, budget=0.2),
+        escalation=EscalationPolicy(ease_below=0.0, budget=1.0),
+    )
+    fleet, extra, calls, escalated = Fleet(config), 0, 2000, 0
+
+    def trouble(start: StartAttempt, made: int) -> Outcome:
+        at_edge = start.endpoint.tier == "edge0"
+        return UNSURE if at_edge and turn % 5 else errors.Overloaded("full")
+
+    for turn in range(calls):
+        kinds = [attempt.kind for attempt in drive(fleet, trouble, at=turn / 100).attempts]
+        escalated += "escalation" in kinds
+        extra += len(kinds) - 1 - ("escalation" in kinds)
+    claimed = explain.extra_attempts(config, calls=calls, seconds=calls / 100)
+    assert config.retry.budget * calls < extra <= claimed
+    assert escalated <= explain.escalations(config, calls=calls, seconds=calls / 100)
+
+
 @given(
     edge=st.lists(st.integers(1, 3), max_size=2),
     cloud=st.lists(st.integers(1, 3), min_size=1, max_size=2),
@@ -211,16 +233,23 @@ def test_when_every_attempt_hangs_the_chain_is_the_one_foretold(
 
 @pytest.mark.parametrize("panic", ["ignore", "fail"])
 @pytest.mark.parametrize(
-    ("edge", "cloud", "attempts"),
-    [([3], [1], 4), ([2], [], 4), ([2], [2], 3), ([1], [1, 1], 4), ([4], [1], 2)],
+    ("edge", "cloud", "retry"),
+    [
+        ([3], [1], RetryPolicy(base=1e-5, floor=20.0)),
+        ([2], [], RetryPolicy(base=1e-5, floor=20.0)),
+        ([2], [2], RetryPolicy(attempts=3, base=1e-5, floor=20.0)),
+        ([1], [1, 1], RetryPolicy(base=1e-5, floor=20.0)),
+        ([4], [1], RetryPolicy(attempts=2, base=1e-5, floor=20.0)),
+        ([4], [], RetryPolicy(per_tier=4, base=1e-5, floor=20.0)),
+        ([2], [1], RetryPolicy(budget=0.0, floor=0.0)),
+    ],
 )
 def test_what_is_left_with_k_endpoints_down_is_what_was_claimed(
-    edge: list[int], cloud: list[int], attempts: int, panic: str
+    edge: list[int], cloud: list[int], retry: RetryPolicy, panic: str
 ) -> None:
-    assert panic in ("ignore", "fail")
     config = ClientConfig(
         tiers=tiers(edge, cloud),
-        retry=RetryPolicy(attempts=attempts, base=1e-5, floor=20.0),
+        retry=retry,
         ejection=EjectionPolicy(panic="fail" if panic == "fail" else "ignore"),
     )
     urls = [endpoint.url for tier in config.tiers for endpoint in tier.endpoints]

@@ -121,6 +121,13 @@ def test_a_hashed_float_lies_between_zero_and_one(
     assert np.array_equal(lower[~finite], values[~finite], equal_nan=True)
 
 
+def test_two_zeros_have_one_pseudonym() -> None:
+    request = ScoreRequest(model="m", query={"age": np.array([0.0])})
+    negative = request._replace(query={"age": np.array([-0.0])})
+    hidden = [_flat(seen(rule("age", "hash"), request=one)) for one in (request, negative)]
+    assert hidden[0] == hidden[1]
+
+
 integers = st.sampled_from([np.int8, np.int16, np.int64, np.uint8, np.uint64])
 
 

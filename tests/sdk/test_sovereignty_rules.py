@@ -64,6 +64,10 @@ def test_a_rule_that_can_never_be_reached_is_refused() -> None:
     with pytest.raises(tierline.ConfigurationError, match="never reached"):
         policy(rule("query.*", "drop"), rule("query.user", "allow", trust="private"))
     policy(rule("query.*", "drop"), rule("user", "allow"))  # candidates may have a user, too
+    policy(rule("user", "drop", regions=("eu",)), rule("user", "allow", regions=("us",)))
+    policy(rule("user", "drop", regions=("eu",)), rule("user", "allow"))
+    with pytest.raises(tierline.ConfigurationError, match="never reached"):
+        policy(rule("user", "drop", regions=("eu", "us")), rule("user", "allow", regions=("us",)))
 
 
 def test_a_secret_is_long_and_never_shown() -> None:

@@ -36,7 +36,7 @@ class Step(NamedTuple):
 class Loss(NamedTuple):
     """What is left when the worst ``down`` endpoints are.
 
-    ``at_once``: every call is still answered by a tier, also the first after the fault (as long as
+    ``at_once``: every call is answered by a tier while nothing is learnt of the fault (as long as
     the retry budget pays). ``settled``: every call is, once breakers have opened, but for those
     that probe an endpoint that is down. ``loses_edge``, ``loses_cloud``: all of the edge (the
     cloud) may be among them.
@@ -127,7 +127,7 @@ def availability(config: ClientConfig) -> list[Loss]:
     return [
         Loss(
             down,
-            at_once=down < min(reached, gone),
+            at_once=down < reached,
             settled=down < gone,
             loses_edge=bool(edge) and down >= least["edge"],
             loses_cloud=bool(cloud) and down >= least["cloud"],
