@@ -20,6 +20,7 @@ DEFAULT_MAX_TIMEOUT = 60.0  # nobody may hold a place in the queue longer
 DEFAULT_READ_TIMEOUT = 10.0  # for a body that comes in pieces
 DEFAULT_MAX_HELD_BYTES = 256 * 1024 * 1024  # sixteen requests of the largest size
 DEFAULT_MAX_CONNECTIONS = 4096  # open at once; some 20 kB each
+DEFAULT_WRITE_TIMEOUT = 30.0  # for a caller to read the answer that was written
 KEEP_ALIVE = 5  # the client's pool gives idle connections up sooner, so that none goes stale
 
 
@@ -41,6 +42,7 @@ class ServerSettings:
     default_timeout: float = DEFAULT_TIMEOUT
     max_timeout: float = DEFAULT_MAX_TIMEOUT
     read_timeout: float = DEFAULT_READ_TIMEOUT
+    write_timeout: float = DEFAULT_WRITE_TIMEOUT
     lame_duck: float = DEFAULT_LAME_DUCK
     drain: float = DEFAULT_DRAIN
     keys: Path | None = None  # the key file: with it every request but a probe needs a key
@@ -65,7 +67,7 @@ class ServerSettings:
                 f"got {self.max_held_bytes}",
                 key="max_held_bytes",
             )
-        for name in ("default_timeout", "max_timeout", "read_timeout"):
+        for name in ("default_timeout", "max_timeout", "read_timeout", "write_timeout"):
             _check_seconds(name, getattr(self, name), above_zero=True)
         for name in ("lame_duck", "drain"):
             _check_seconds(name, getattr(self, name), above_zero=False)

@@ -20,7 +20,6 @@ from tierline_serving.settings import ServerSettings
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_PIPELINED: Final = 32  # requests sent ahead of their answers
-WRITE_PATIENCE: Final = 30.0  # seconds for a caller to read the answer that was written
 GRACE: Final = 1.0  # seconds beyond the app's own limit on a body: the app answers, we hang up
 SPARE_FILES: Final = 64  # descriptors kept for models, logs and listeners
 _LOOK_AT: Final = 64  # connections looked at for an idle one
@@ -38,6 +37,7 @@ class ConnectionLimits:
 
     head_timeout: float
     body_timeout: float
+    write_timeout: float
     max_connections: int
 
     @classmethod
@@ -46,6 +46,7 @@ class ConnectionLimits:
         return cls(
             head_timeout=settings.read_timeout,
             body_timeout=settings.read_timeout + GRACE,
+            write_timeout=settings.write_timeout,
             max_connections=min(settings.max_connections, _free_descriptors(settings)),
         )
 
@@ -58,6 +59,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **named: Any) -> None:  # Any: uvicorn's own arguments
         super().__init__(*args, **named)
         self._patience: asyncio.TimerHandle | None = None
+        self._deafness: asyncio.TimerHandle | None = None
         self._awaits_body = False
         self._head_bytes = 0
 
@@ -69,7 +71,17 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_minding()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stop_minding()
+        self._deafness = self.loop.call_later(self.limits.write_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_minding()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -87,14 +99,14 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self.loop.call_later(WRITE_PATIENCE, self.transport.abort)
+            self.loop.call_later(self.limits.write_timeout, self.transport.abort)
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.is_closing():
             return
         self.transport.close()
         if self.transport.get_write_buffer_size():  # closing waits for a caller who does not read
-            self.loop.call_later(WRITE_PATIENCE, self.transport.abort)
+            self.loop.call_later(self.limits.write_timeout, self.transport.abort)
 
     @property
     def is_idle(self) -> bool:
@@ -124,6 +136,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._patience = None
         self._awaits_body = False
         self._head_bytes = 0
+
+    def _stop_minding(self) -> None:
+        if self._deafness is not None:
+            self._deafness.cancel()
+            self._deafness = None
 
     def _lose_patience(self) -> None:
         self._patience = None

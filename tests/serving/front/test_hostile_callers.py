@@ -29,6 +29,7 @@ def hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with running_fake(
         tmp_path_factory.mktemp("hurried"),
         read_timeout=READ_TIMEOUT,
+        write_timeout=READ_TIMEOUT,
         max_connections=40,
         max_body_bytes=8 * MIB,
         max_held_bytes=16 * MIB,
@@ -79,7 +80,9 @@ def test_a_head_that_never_ends_is_408(hurried: Served) -> None:
 def test_a_second_head_that_never_ends_is_408_too(hurried: Served) -> None:
     with connected(hurried) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
-        assert connection.recv(65536).endswith(b"alive\n")
+        received = b""
+        while not received.endswith(b"alive\n"):
+            received += connection.recv(65536)
         connection.sendall(HEAD)
         assert status_of(rest_of(connection)) == 408
 
@@ -93,7 +96,7 @@ def test_a_body_that_never_begins_ends_the_connection(hurried: Served) -> None:
 def test_a_body_that_dribbles_is_408(hurried: Served) -> None:
     with connected(hurried) as connection:
         connection.sendall(HEAD + b"content-length: 10\r\n\r\nx")
-        answer = connection.recv(65536)
+        answer = rest_of(connection)
         assert status_of(answer) == 408
         assert b"did not arrive within 0.4 s" in answer
 
@@ -127,6 +130,18 @@ def test_requests_flooding_ahead_of_their_answers_end_the_connection(hurried: Se
             pass
         assert len(rest_of(connection)) < 2 * MIB
     assert hurried.resident - before < 100 * MIB
+    assert_still_serves(hurried)
+
+
+def test_a_caller_who_never_reads_is_hung_up_on(hurried: Served) -> None:
+    body = b"".join(encode_request(a_request(*[7] * 60_000)))
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(20)
+        deaf.connect(("127.0.0.1", hurried.port))
+        with pytest.raises(ConnectionError):
+            deaf.sendall(request * 40)
     assert_still_serves(hurried)
 
 
