@@ -286,8 +286,8 @@ class ScoreCall(CallState):
         if self._finished:
             return []
         self._last_error = error
-        if fault is Fault.CALLER and self._held is None:
-            return self._fail(error, now)
+        if fault is Fault.CALLER:  # nobody else would find it right
+            return self._fail(error, now) if self._held is None else self._give_up(now)
         if self._running:  # a hedge is still out
             return []
         return self._after_failure(running, error, now)

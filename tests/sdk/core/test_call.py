@@ -67,6 +67,12 @@ def test_when_every_cloud_fails_the_edge_answer_is_returned_and_says_so() -> Non
     assert answer.reason == "escalation_failed: unavailable"
 
 
+def test_a_request_the_cloud_calls_wrong_is_shown_to_no_other_tier() -> None:
+    driver = Driver(Fleet(config())).succeed(UNSURE).fail(errors.BadRequest("no such input"))
+    assert driver.answer.reason == "escalation_failed: bad_request"
+    assert [a.tier for a in driver.answer.attempts] == ["edge", "private"]
+
+
 def test_an_exhausted_escalation_budget_keeps_the_edge_answer() -> None:
     fleet = Fleet(config(escalation=EscalationPolicy(budget=0.0, burst=1.0)))
     assert Driver(fleet).succeed(UNSURE).started.endpoint.url == PRIVATE
