@@ -22,6 +22,8 @@ make_array: Any = import_module("numba.np.arrayobj").make_array
 # Rows asked for this many ids ahead arrive in time; farther ahead they push others out again.
 AHEAD = 16
 LINE = 64  # bytes of a cache line
+BLOCK = 64  # columns whose totals fit the registers
+LISTED = 32  # rows of a bag that are listed at a time
 
 
 def number(x):
@@ -49,17 +51,22 @@ def _number(x):  # pragma: no cover - compiled
     return lambda x: np.float32(x)
 
 
+def _ask(builder, place):
+    """Ask for the cache line at a pointer; never faults."""
+    raw, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [raw, word, word, word])
+    ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(ask, [place, word(0), word(3), word(1)])  # to read, keep, data
+
+
 @intrinsic
 def _prefetch(typing, array, offset):
     """Ask for the cache line at a byte offset of an array; never faults."""
 
     def generate(context, builder, signature, args):
-        raw, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        raw = ir.IntType(8).as_pointer()
         data = make_array(signature.args[0])(context, builder, value=args[0]).data
-        place = builder.gep(builder.bitcast(data, raw), [args[1]])
-        kind = ir.FunctionType(ir.VoidType(), [raw, word, word, word])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(ask, [place, word(0), word(3), word(1)])  # to read, keep, data
+        _ask(builder, builder.gep(builder.bitcast(data, raw), [args[1]]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
@@ -127,48 +134,120 @@ def bag_float(table, ids, offsets, weights, mean, padding, out, low, high):
                 total[d] *= share
 
 
+def _add_row(builder, codes, factor, totals):
+    """Add factor times the next 16 codes to each total, a vector of 16 floats."""
+    word, wide = ir.IntType(64), ir.VectorType(ir.FloatType(), 16)
+    first = builder.insert_element(ir.Constant(wide, ir.Undefined), factor, word(0))
+    same = ir.Constant(ir.VectorType(ir.IntType(32), 16), [0] * 16)
+    splat = builder.shuffle_vector(first, first, same)
+    fused = ("contract",)
+    for u, total in enumerate(totals):
+        kind = ir.VectorType(ir.IntType(8), 16)
+        spot = builder.bitcast(builder.gep(codes, [word(16 * u)]), kind.as_pointer())
+        values = builder.sitofp(builder.load(spot, align=1), wide)
+        step = builder.fmul(splat, values, flags=fused)
+        builder.store(builder.fadd(builder.load(total), step, flags=fused), total)
+
+
+@intrinsic
+def _add_codes(typing, codes, rows, factors, count, column, out, place, ids, ahead, last):
+    """Add factors[p] * codes[rows[p], column : column + BLOCK] for p < count to BLOCK floats of out
+    from ``place`` on. Vectors by hand: the totals stay in registers over all rows. While row p is
+    added, the same columns of row ids[ahead + p] are asked for, if ahead + p < last."""
+    lanes = BLOCK // 16
+
+    def generate(context, builder, signature, args):
+        word, wide = ir.IntType(64), ir.VectorType(ir.FloatType(), 16)
+        raw, number = ir.IntType(8).as_pointer(), ir.FloatType().as_pointer()
+        arrays = {
+            at: make_array(signature.args[at])(context, builder, value=args[at])
+            for at in (0, 1, 2, 5, 7)
+        }
+        width = builder.extract_value(arrays[0].shape, 1)
+        target = builder.bitcast(builder.gep(arrays[5].data, [args[6]]), number)
+        spots = [
+            builder.bitcast(builder.gep(target, [word(16 * u)]), wide.as_pointer())
+            for u in range(lanes)
+        ]
+        totals = [cgutils.alloca_once_value(builder, builder.load(s, align=4)) for s in spots]
+        codes_at = builder.bitcast(arrays[0].data, raw)
+        with cgutils.for_range(builder, args[3]) as loop:
+            next_one = builder.add(args[8], loop.index)
+            with cgutils.if_likely(builder, builder.icmp_signed("<", next_one, args[9])):
+                wanted = builder.load(builder.gep(arrays[7].data, [next_one]))
+                start = builder.add(builder.mul(wanted, width), args[4])
+                _ask(builder, builder.gep(codes_at, [start]))
+            row = builder.load(builder.gep(arrays[1].data, [loop.index]))
+            factor = builder.load(builder.gep(arrays[2].data, [loop.index]))
+            start = builder.add(builder.mul(row, width), args[4])
+            _add_row(builder, builder.gep(codes_at, [start]), factor, totals)
+        for spot, total in zip(spots, totals, strict=True):
+            builder.store(builder.load(total), spot, align=4)
+        return context.get_dummy_value()
+
+    long = types.int64
+    return types.void(
+        codes, rows, factors, long, long, out, long, ids, long, long
+    ), generate  # fmt: skip
+
+
 @compiled
-def _int8_entry(ids, p, end, scales, biases, weights, padding):
-    """Row, scale, bias and count of place p; a row left out is row 0 times 0."""
-    if p >= end or ids[p] == padding:
-        return np.int64(0), np.float32(0.0), np.float32(0.0), 0
-    row = ids[p]
-    if row < 0:
-        return np.int64(0), np.float32(0.0), np.float32(0.0), 1
-    weight = weights[p] if weights.shape[0] else np.float32(1.0)
-    bias = weight * biases[row] if biases.shape[0] else np.float32(0.0)
-    return row, weight * scales[row], bias, 1
+def _prepare(codes, scales, biases, ids, weights, padding, low, high, rows, factors):
+    """Rows and factors of places low to high that add something; their bias and how many count."""
+    bias = np.float32(0.0)
+    count = 0
+    used = 0
+    for p in range(low, high):
+        row = ids[p]
+        if row == padding:
+            continue
+        count += 1
+        if row < 0:
+            continue
+        weight = weights[p] if weights.shape[0] else np.float32(1.0)
+        if biases.shape[0]:
+            bias += weight * biases[row]
+        rows[used] = row
+        factors[used] = weight * scales[row]
+        used += 1
+    return used, count, bias
 
 
 @compiled
 def bag_int8(codes, scales, biases, ids, offsets, weights, mean, padding, out, low, high):
-    """Four rows at a time, so that a total is loaded and stored once for the four; rows are asked
-    for ahead of their turn. Biases do not depend on the column: they are added up once a bag."""
-    row_bytes = codes.shape[1]
+    """Rows of a bag are listed first, and those of the next places asked for meanwhile; then added
+    up in blocks of columns. Biases do not depend on the column: they are added up once a bag."""
+    width = codes.shape[1]
+    blocked = width // BLOCK * BLOCK
+    flat = out.reshape(out.size)
+    rows = np.empty(LISTED, np.int64)
+    factors = np.empty(LISTED, np.float32)
     last = offsets[high]
     for b in range(low, high):
         total = out[b]
         total[:] = np.float32(0.0)
         count = 0
         bias = np.float32(0.0)
-        end = offsets[b + 1] if codes.shape[0] else offsets[b]
-        for p in range(offsets[b], end, 4):
-            for q in range(p + AHEAD, min(p + AHEAD + 4, last)):
+        for first in range(offsets[b], offsets[b + 1], LISTED):
+            stop = min(first + LISTED, offsets[b + 1])
+            for q in range(stop, min(2 * stop - first, last)):
                 if ids[q] >= 0:
-                    _prefetch_row(codes, ids[q], row_bytes)
                     _prefetch(scales, ids[q] * 4)
                     if biases.shape[0]:
                         _prefetch(biases, ids[q] * 4)
-            r0, s0, b0, n0 = _int8_entry(ids, p, end, scales, biases, weights, padding)
-            r1, s1, b1, n1 = _int8_entry(ids, p + 1, end, scales, biases, weights, padding)
-            r2, s2, b2, n2 = _int8_entry(ids, p + 2, end, scales, biases, weights, padding)
-            r3, s3, b3, n3 = _int8_entry(ids, p + 3, end, scales, biases, weights, padding)
-            count += n0 + n1 + n2 + n3
-            bias += (b0 + b1) + (b2 + b3)
-            for d in range(total.shape[0]):
-                total[d] += (s0 * np.float32(codes[r0, d]) + s1 * np.float32(codes[r1, d])) + (
-                    s2 * np.float32(codes[r2, d]) + s3 * np.float32(codes[r3, d])
+            used, kept, more = _prepare(
+                codes, scales, biases, ids, weights, padding, first, stop, rows, factors
+            )
+            count += kept
+            bias += more
+            for column in range(0, blocked, BLOCK):
+                _add_codes(
+                    codes, rows, factors, used, column, flat, b * width + column, ids, stop, last
                 )
+            for u in range(used):
+                row = codes[rows[u]]
+                for d in range(blocked, width):
+                    total[d] += factors[u] * np.float32(row[d])
         share = np.float32(1.0)
         if mean and count > 1:
             share = np.float32(1.0) / np.float32(count)
