@@ -208,9 +208,11 @@ def _hashed(array: Array, field: str, buckets: int | None, secret: bytes) -> Arr
     hidden = np.empty(values.shape, array.dtype)
     top = 2**64 if kind == "f" else int(np.iinfo(array.dtype).max)
     top = min(buckets, top) if buckets is not None else top
+    keyed = _keyed(secret, field, 16)
     for i, value in enumerate(values.tolist()):
-        word = repr(value + 0.0 if kind == "f" else value).encode()  # −0.0 equals 0.0
-        number = int.from_bytes(_digest(secret, field, word, 16)) % top
+        digest = keyed.copy()
+        digest.update(repr(value + 0.0 if kind == "f" else value).encode())  # −0.0 equals 0.0
+        number = int.from_bytes(digest.digest()) % top
         hidden[i] = number / top if kind == "f" else 1 + number
     return hidden[places].reshape(array.shape)
 
@@ -239,7 +241,13 @@ def _integer_edges(array: Array, width: int) -> Array:
 
 
 def _digest(secret: bytes, name: str, value: bytes, size: int) -> bytes:
+    keyed = _keyed(secret, name, size)
+    keyed.update(value)
+    return keyed.digest()
+
+
+def _keyed(secret: bytes, name: str, size: int) -> blake2b:
     """A keyed hash; the name keeps equal values of two fields apart."""
     key = secret if len(secret) <= blake2b.MAX_KEY_SIZE else blake2b(secret).digest()
     person = blake2b(name.encode(), digest_size=blake2b.PERSON_SIZE).digest()
-    return blake2b(value, digest_size=size, key=key, person=person).digest()
+    return blake2b(digest_size=size, key=key, person=person)
