@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tierline
-from tierline import Answer, HedgePolicy, Mode, RetryPolicy, Sovereignty
+from tierline import Answer, HealthPolicy, HedgePolicy, Mode, RetryPolicy, Sovereignty
 from tierline._config import ClientConfig
 from tierline._core.explain import never_asked, permitted
 from tierline.testing.loop import SimLoop
@@ -47,11 +48,11 @@ CASES: dict[str, st.SearchStrategy[Any]] = {  # Any: each argument has a type of
 SHELLS = st.sampled_from([None, HedgePolicy(after=0.2)])  # in the caller's thread, on threads
 
 
-def config(policy: Sovereignty, hedge: HedgePolicy | None) -> ClientConfig:
+def config(
+    policy: Sovereignty, hedge: HedgePolicy | None, health: HealthPolicy | None = None
+) -> ClientConfig:
     retry = RetryPolicy(attempts=8, per_tier=3, base=1e-5, cap=1e-5, budget=1.0, floor=100.0)
-    return ClientConfig(
-        tiers=TIERS, sovereignty=policy, retry=retry, hedge=hedge, allow_unsigned=True
-    )
+    return ClientConfig(tiers=TIERS, sovereignty=policy, retry=retry, hedge=hedge, health=health)
 
 
 def _asks_anybody(policy: Sovereignty) -> bool:
@@ -162,10 +163,13 @@ def test_nothing_forbidden_is_written_by_the_client_for_asyncio(
     texts: list[str] = []
     loop = SimLoop(seed)
 
+    class Timed(tierline.AsyncClient):
+        _clock = staticmethod(loop.time)
+
     async def calls() -> None:
         hedge = HedgePolicy(after=0.001, budget=1.0)
-        async with tierline.AsyncClient(config=config(of_client, hedge)) as client:
-            client._clock = loop.time
+        health = HealthPolicy(interval=0.004, timeout=0.003)
+        async with Timed(config=config(of_client, hedge, health)) as client:
             options: dict[str, Any] = {
                 "mode": mode,
                 "traceparent": TRACE,
@@ -182,6 +186,7 @@ def test_nothing_forbidden_is_written_by_the_client_for_asyncio(
                 partial(client.prepare, "m"),
             ]
             for call in asks:
+                await asyncio.sleep(0.01)  # virtual: probes go out meanwhile
                 try:
                     texts.append(outcome(await call()))
                 except tierline.TierlineError as error:
