@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,32 @@ def test_loading_takes_the_bundle_its_source_holds_now(guarded: Guarded) -> None
         marker.unlink()
     assert guarded.repository("load", "taste").status == 200
     assert guarded.version() == "1"
+
+
+def test_no_call_fails_while_bundles_are_swapped(guarded: Guarded) -> None:
+    marker = guarded.served.folder / "second"
+    statuses: list[int] = []
+    is_over = threading.Event()
+
+    def ask_on() -> None:
+        while not is_over.is_set():
+            statuses.append(guarded.infer().status)
+
+    callers = [threading.Thread(target=ask_on) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    try:
+        for swap in range(8):
+            marker.touch() if swap % 2 == 0 else marker.unlink()
+            assert guarded.repository("load", "taste").status == 200
+            assert guarded.version() == ("2" if swap % 2 == 0 else "1")
+    finally:
+        is_over.set()
+        for caller in callers:
+            caller.join()
+        marker.unlink(missing_ok=True)
+    assert len(statuses) > 20
+    assert set(statuses) == {200}
 
 
 def test_a_failed_load_changes_nothing_and_says_why(guarded: Guarded) -> None:
