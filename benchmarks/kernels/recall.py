@@ -23,6 +23,8 @@ import tierline_kernels as kernels
 K = 100
 QUERIES = 500
 HISTORY = 10
+# What `make demo DATA=Beauty.txt` leaves.
+TRAINED = Path(".demo", "Beauty", "training", "stages", "edge", "model.safetensors")
 
 
 def stand_in(rng: np.random.Generator, items: int, d: int) -> NDArray[np.float32]:
@@ -63,10 +65,13 @@ def recalls(rows: NDArray[np.float32], rng: np.random.Generator) -> tuple[float,
 def main(argv: list[str] | None = None) -> int:
     """Print both recalls as one line of JSON."""
     parser = argparse.ArgumentParser(prog="benchmarks/kernels/recall.py", description=__doc__)
+    parser.add_argument("--trained", action="store_true", help=f"take {TRAINED} of the checkout")
     parser.add_argument("--table", type=Path, help=".npy of float rows [items, d]")
     parser.add_argument("--json", help="a file, or - for one line on standard output")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
+    if options.trained:
+        options.table = Path(__file__).resolve().parent.parent.parent / TRAINED
     rng = np.random.default_rng(options.seed)
     if options.table is None:
         rows, source = stand_in(rng, 12_101, 64), "synthetic stand-in, 12101 items x 64"
