@@ -97,6 +97,7 @@ def _sentences(
         yield f"  {tier.name:<14} {place:<26} {len(tier.endpoints)} endpoint(s){asked}"
     yield "\nWorst case"
     yield from _load_sentences(config, options.processes, options.rate)
+    yield from _probe_sentences(config, options.processes)
     yield from _time_sentences(config)
     yield "\nAvailability with k endpoints down, whichever they are"
     yield from _loss_sentences(config)
@@ -137,6 +138,13 @@ def _load_sentences(config: ClientConfig, processes: int, rate: int) -> Iterator
         )
     else:
         yield "  Escalations: none is possible."
+
+
+def _probe_sentences(config: ClientConfig, processes: int) -> Iterator[str]:
+    if config.health is not None:
+        probed = sum(len(tier.endpoints) for tier in explain.permitted(config))
+        rate = processes * probed / config.health.interval
+        yield f"  Probes of health come on top: {rate:g} a second over {probed} endpoint(s)."
 
 
 def _time_sentences(config: ClientConfig) -> Iterator[str]:

@@ -111,6 +111,7 @@ class Sovereignty:
     default: Literal["allow", "drop", "forbid"] | None = None
     secret: bytes | None = field(default=None, repr=False, compare=False)
     has_field_rules: bool = field(init=False, repr=False, compare=False)
+    secret_is_drawn: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         known = self.trust in ("private", "public")
@@ -130,7 +131,9 @@ class Sovereignty:
                 _require(not earlier.hides(rule), f"fields.{rule.name}", message)
         ruled = bool(self.fields) or self.default not in (None, "allow")
         object.__setattr__(self, "has_field_rules", ruled)
-        if self.secret is None and any(rule.action == "hash" for rule in self.fields):
+        drawn = self.secret is None and any(rule.action == "hash" for rule in self.fields)
+        object.__setattr__(self, "secret_is_drawn", drawn)
+        if drawn:
             object.__setattr__(self, "secret", process_secret())
 
     def permits(self, tier: Tier) -> bool:

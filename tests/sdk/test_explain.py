@@ -95,6 +95,10 @@ def test_the_worst_case_is_told_in_sentences(
     assert "ends by its deadline: 120 ms" in told
     assert "edge 0 ms to 60 ms; edge 60 ms to 89 ms; public 89 ms to 119 ms" in told
     assert "query.user=drop" in told
+    assert "Probes" not in told
+    file.write_text(FILE + "[health]\ninterval = 1.5\n")
+    main(["explain", str(file), "--processes", "4"])
+    assert "Probes of health come on top: 8 a second over 3" in capsys.readouterr().out
 
 
 def test_the_same_is_told_as_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,6 +208,14 @@ def test_a_rule_for_no_tier_there_is_hides_nothing_and_is_unsafe() -> None:
     rule = FieldRule(name="user", action="drop", regions=("mars",))
     given = config(sovereignty=Sovereignty(fields=(rule,), default="allow"))
     assert levels(given)["sovereignty.fields.user"] is Level.UNSAFE
+
+
+def test_pseudonyms_that_differ_between_processes_get_a_word() -> None:
+    rule = FieldRule(name="user", action="hash", trust="public")
+    drawn = config(sovereignty=Sovereignty(fields=(rule,), default="allow"))
+    kept = config(sovereignty=Sovereignty(fields=(rule,), default="allow", secret=b"k" * 16))
+    assert levels(drawn, processes=2) == {"sovereignty.secret": Level.NOTE}
+    assert levels(drawn) == levels(kept, processes=2) == {}
 
 
 def test_a_careful_configuration_has_no_findings() -> None:

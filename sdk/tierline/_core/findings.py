@@ -54,6 +54,10 @@ def findings(
     """Everything worth saying of a configuration that so many ``processes`` run with; the floors
     of all of them together should not add more than ``most_extra`` attempts a second."""
     found = [*_refused(config), *_of_load(config, processes, most_extra), *_of_data(config)]
+    drawn = config.sovereignty.secret_is_drawn
+    if drawn and processes > 1:
+        said = "is drawn for each process: their pseudonyms differ, and change with every restart"
+        found.append(Finding(Level.NOTE, "sovereignty.secret", said))
     return [*found, *_of_time(config)]
 
 
