@@ -47,6 +47,9 @@ class Driver(Protocol):
 
     machine: Machine
 
+    @property
+    def stream_handle(self) -> int: ...
+
     def launch(self, kernel: Kernel, grid: Grid, threads: int, *arguments: Any) -> None: ...
 
     def upload(self, array: NDArray[Any] | None, dtype: Any) -> Memory: ...
@@ -60,6 +63,7 @@ class Simulator:
     """Blocks one after the other, each CUDA thread a Python thread: for tests, on tiny sizes."""
 
     machine = Machine(threads=64, blocks=4, capability=(9, 0))
+    stream_handle = 0
 
     def __init__(self) -> None:
         simulator.install()
@@ -132,7 +136,10 @@ class Device:
         memory = self.empty(flat.size, dtype)
         self._check(
             self._driver.cuMemcpyHtoDAsync(
-                memory.pointer, flat.ctypes.data, flat.nbytes, self._driver.CUstream(self._handle)
+                memory.pointer,
+                flat.ctypes.data,
+                flat.nbytes,
+                self._driver.CUstream(self.stream_handle),
             )
         )
         return memory
@@ -146,7 +153,7 @@ class Device:
     def download(self, memory: Memory, count: int, dtype: Any) -> NDArray[Any]:
         """Wait for the stream and copy to the host."""
         found = np.empty(count, dtype)
-        stream = self._driver.CUstream(self._handle)
+        stream = self._driver.CUstream(self.stream_handle)
         self._check(
             self._driver.cuMemcpyDtoHAsync(found.ctypes.data, memory.pointer, found.nbytes, stream)
         )
@@ -154,7 +161,8 @@ class Device:
         return found
 
     @property
-    def _handle(self) -> int:
+    def stream_handle(self) -> int:
+        """For libraries that shall work on the same stream."""
         return int(self.stream.handle)
 
     def _check(self, answer: Any) -> None:
