@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierline_edge.session import PROVIDERS, Session
 from tierline_kernels import RowwiseInt8, default_backend, dot_topk, embedding_lookup
 from tierline_kernels.operations import TopK
 from tierline_serving.bundle import Bundle
 
+if TYPE_CHECKING:
+    from tierline_edge.device import DeviceItems
+
+log = logging.getLogger("tierline.edge")
+
 # Float tables meet this many queries a product or fewer, never more: the kernels then score each
 # query by itself, so that a recommendation does not depend on who else asked in the same batch.
 QUERIES_TOGETHER = 8
+
+
+def open_items(bundle: Bundle, name: str, session: Session) -> ItemTable | DeviceItems:
+    """The item rows where the session computes: on the host, or in the GPU's memory and on one
+    stream with it. Raises BackEndMissing when the kernels cannot run there."""
+    table = ItemTable(bundle, name)
+    found: ItemTable | DeviceItems = table
+    if session.provider == PROVIDERS["cuda"]:
+        # Numba's CUDA is imported on nodes that have a GPU only.
+        from tierline_edge.device import DeviceItems
+
+        found = DeviceItems(table.rows)
+        session.share_stream(found.driver.stream_handle)
+    log.info("bundle %s: kernels run on %s, %s", bundle.id, found.backend, session.provider)
+    return found
 
 
 class ItemTable:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tierline import BundleRefused, ModelFailed
 from tierline.wire import CANDIDATE_IDS, ScoreReply, ScoreRequest
-from tierline_edge.embeddings import ItemTable
+from tierline_edge.embeddings import ItemTable, open_items
 from tierline_edge.info import describe
 from tierline_edge.session import Session
 from tierline_serving.bundle import Bundle
@@ -27,7 +27,7 @@ class SequenceScorer:
         if spec is None or spec.table is None:
             raise BundleRefused(f"bundle {bundle.id}: sequence.table names no item table")
         self._requests = SequenceRequests(spec)
-        self._table = ItemTable(bundle, spec.table)
+        self._table = open_items(bundle, spec.table, session)
         self._session = session
         self._bundle = bundle
         head = bundle.manifest.uncertainty
@@ -55,10 +55,11 @@ class SequenceScorer:
             for request in requests
             if request.candidates is not None
         ]
-        rows = self._table.look_up(np.concatenate((ids.reshape(-1), *wanted)))
-        hidden, doubts = self._encode(ids, rows[: ids.size])
+        rows = self._table.look_up(np.concatenate((self._for_host(ids), *wanted)))
+        start = len(self._for_host(ids))
+        hidden, doubts = self._encode(ids, rows[:start])
         catalogue = self._recommend(requests, hidden)
-        replies, start = [], ids.size
+        replies = []
         for row, request in enumerate(requests):
             items = None
             if request.candidates is None:
@@ -79,14 +80,21 @@ class SequenceScorer:
             )
         return replies
 
+    def _for_host(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The histories' ids whose rows the host must see: none where the device encodes."""
+        return ids.reshape(-1) if isinstance(self._table, ItemTable) else ids[:0].reshape(-1)
+
     def _encode(
         self, ids: NDArray[np.int64], rows: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], list[float | None]]:
         """States [B, d] and uncertainties of left-padded ids [B, L] with their rows [B · L, d]."""
-        embedded = rows.reshape(*ids.shape, self._dim)
-        outputs = self._session.run(
-            self._outputs, {"embedded": embedded, "mask": (ids > 0).astype(np.float32)}
-        )
+        if isinstance(self._table, ItemTable):
+            embedded = rows.reshape(*ids.shape, self._dim)
+            outputs = self._session.run(
+                self._outputs, {"embedded": embedded, "mask": (ids > 0).astype(np.float32)}
+            )
+        else:
+            outputs = self._table.encode(self._session, ids, self._outputs)
         _check_output("hidden", outputs[0], (len(ids), self._dim))
         if len(outputs) == 1:
             return outputs[0], [None] * len(ids)
