@@ -7,12 +7,14 @@ from collections import Counter
 
 import pytest
 
-from tierline import BreakerPolicy, ClientConfig, LimiterPolicy
+from tierline import BreakerPolicy, ClientConfig, EjectionPolicy, LimiterPolicy
 from tierline.testing import Run, Schedule, simulate, steady_load
 
 from .fleets import fault, fleet
 
+# The choice alone is judged here: nothing else keeps calls away from an endpoint.
 NO_BREAKER = BreakerPolicy(consecutive=1_000_000, minimum_calls=1_000_000)
+NO_EJECTION = EjectionPolicy(consecutive=1_000_000, minimum_calls=1_000_000)
 NO_LIMIT = LimiterPolicy(initial=1_000_000, minimum=1_000_000, maximum=1_000_000)
 
 
@@ -27,14 +29,14 @@ def run_for(config: ClientConfig, faults: Schedule, *, rate: float, seconds: flo
 
 
 def test_a_fast_failing_endpoint_gets_no_more_than_its_fair_share() -> None:
-    config = fleet(edge=10, cloud=0, breaker=NO_BREAKER)
+    config = fleet(edge=10, cloud=0, breaker=NO_BREAKER, ejection=NO_EJECTION)
     run = run_for(config, (fault("errors", "edge-1", length=10.0),), rate=300, seconds=10)
     sent = shares(run, 1.0)
     assert sent["http://edge-1"] <= sent.total() / 10
 
 
 def test_an_endpoint_ten_times_slower_gets_two_percent_within_five_seconds() -> None:
-    config = fleet(edge=5, cloud=0, breaker=NO_BREAKER)
+    config = fleet(edge=5, cloud=0, breaker=NO_BREAKER, ejection=NO_EJECTION)
     run = run_for(config, (fault("slow", "edge-1", length=12.0, size=10.0),), rate=300, seconds=10)
     sent = shares(run, 5.0)
     assert sent["http://edge-1"] <= 0.02 * sent.total()

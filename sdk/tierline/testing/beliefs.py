@@ -20,6 +20,7 @@ from tierline.testing.truth import MODEL
 
 PROBES_AT_MOST = 4  # half-open permits out at once, however many probes have succeeded
 CUT = 0.9  # what one drop leaves of a limit; it may come between a choice and its sending
+SLOWEST_CLOCK = 0.98  # of the client, beside the loop's
 LEGAL = {
     (State.CLOSED, State.OPEN),
     (State.OPEN, State.HALF_OPEN),
@@ -49,6 +50,7 @@ class Seen:
         "endpoint",
         "generation",
         "good",
+        "let_through",
         "out",
         "out_since",
         "panicked_at",
@@ -64,6 +66,7 @@ class Seen:
         self.breaker: Breaker = endpoint.breaker(MODEL)
         self.state = State.CLOSED
         self.generation = 0
+        self.let_through = 0.0  # when it was last seen not to be open
         self.since = 0.0  # when this state was first seen
         self.bad = 0  # failures that came back in this generation
         self.good = 0
@@ -82,6 +85,7 @@ class BeliefWatch:
     ) -> None:
         """``now`` is the loop's time, ``clock`` the client's own."""
         self._policy = config.breaker
+        self._is_probed = config.health is not None
         self._notes = notes
         self._now = now
         self._clock = clock
@@ -160,6 +164,8 @@ class BeliefWatch:
         breaker = seen.breaker
         if breaker.generation != seen.generation or breaker.state is not seen.state:
             self._stepped(url, seen, breaker.state, breaker.generation)
+        if breaker.state is not State.OPEN:
+            seen.let_through = self._now()
         standing = seen.endpoint.standing
         if standing.is_plain or not standing.is_out(MODEL, self._clock()):
             seen.out_since = None
@@ -189,6 +195,8 @@ class BeliefWatch:
             self._notes.seen[f"breaker {seen.state.value} to {state.value}"] += 1
             if seen.state is State.CLOSED:
                 self._check_opening(url, seen)
+            if seen.state is State.OPEN:
+                self._check_wait(url, seen)
             if state is State.CLOSED and seen.good < self._policy.close_after:
                 self._notes.violated(
                     "only successes close", f"{url} closed after {seen.good} successes"
@@ -203,6 +211,12 @@ class BeliefWatch:
             had, fewest = seen.bad + seen.good, self._fewest(policy.slow_rate)
         if had < fewest and not self.stalled:
             self._notes.violated("only failures open", f"{url} opened after {had}, not {fewest}")
+
+    def _check_wait(self, url: str, seen: Seen) -> None:
+        """Half of ``open_for`` is fixed, the rest is jitter; probes of health may shorten it."""
+        waited = self._now() - seen.let_through
+        if waited < SLOWEST_CLOCK * self._policy.open_for / 2 and not self._is_probed:
+            self._notes.violated("open lasts", f"{url} was open for {waited:.4f} s only")
 
     def _fewest(self, rate: float) -> int:
         return ceil(self._policy.minimum_calls * rate)

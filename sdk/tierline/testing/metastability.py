@@ -19,6 +19,7 @@ from tierline._config import (
     LimiterPolicy,
     RetryPolicy,
     Tier,
+    TimeoutPolicy,
 )
 from tierline.testing.faults import Fault, FaultKind
 from tierline.testing.load import steady_load
@@ -30,12 +31,8 @@ WORKERS = 5  # of each endpoint
 LOAD = 0.9  # of the capacity
 LOSS_AT, LOSS_FOR, LEFT = 3.0, 2.0, 0.2  # when, how long, and what share of the workers stays
 HEALED = 0.99  # share of a second's calls answered in time
-_NEVER = 1_000_000  # failures
-_OFF = {
-    "breaker": BreakerPolicy(minimum_calls=_NEVER, consecutive=_NEVER),
-    "ejection": EjectionPolicy(minimum_calls=_NEVER, consecutive=_NEVER),
-    "limiter": LimiterPolicy(initial=_NEVER, minimum=_NEVER, maximum=_NEVER),
-}
+_NEVER = 1_000_000  # of whatever would make a guard act
+DEADLINE = 0.4  # seconds; half of it for the first attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +42,7 @@ class Variant:
     name: str
     budget: bool
     drops_expired: bool
-    breaker: bool = False  # and ejection, and the limiter
+    guards: bool = False  # breaker, ejection, limiter and measured timeouts
 
 
 VARIANTS = (
@@ -53,7 +50,7 @@ VARIANTS = (
     Variant(name="3 retries + budget", budget=True, drops_expired=False),
     Variant(name="3 retries + expired work dropped", budget=False, drops_expired=True),
     Variant(name="budget + expired work dropped", budget=True, drops_expired=True),
-    Variant(name="Tierline as it ships", budget=True, drops_expired=True, breaker=True),
+    Variant(name="Tierline as it ships", budget=True, drops_expired=True, guards=True),
 )
 
 
@@ -112,11 +109,17 @@ def _config(variant: Variant, endpoints: int) -> ClientConfig:
         balancing=Balancing.LEAST_LOADED,
     )
     free = RetryPolicy(attempts=4, per_tier=4, budget=1.0, floor=float(_NEVER))
+    retry = RetryPolicy(attempts=4, per_tier=4) if variant.budget else free
+    if variant.guards:
+        return ClientConfig(tiers=(tier,), deadline=DEADLINE, retry=retry)
     return ClientConfig(
         tiers=(tier,),
-        deadline=0.4,
-        retry=RetryPolicy(attempts=4, per_tier=4) if variant.budget else free,
-        **({} if variant.breaker else _OFF),  # type: ignore[arg-type]  # policies by their names
+        deadline=DEADLINE,
+        retry=retry,
+        breaker=BreakerPolicy(minimum_calls=_NEVER, consecutive=_NEVER, slow_multiple=_NEVER),
+        ejection=EjectionPolicy(minimum_calls=_NEVER, consecutive=_NEVER),
+        limiter=LimiterPolicy(initial=_NEVER, minimum=_NEVER, maximum=_NEVER),
+        timeout=TimeoutPolicy(multiple=_NEVER),
     )
 
 

@@ -327,6 +327,9 @@ class _Simulation:
                 watch.violations.append(Violation(outcome.ended, rule, message))
             if outcome.answer is not None:
                 earlier.append(call)
+        raised = [outcome.error for outcome in self._outcomes if outcome.error is not None]
+        if len({id(error) for error in raised}) != len(raised):
+            watch.violated("every error is a new one", "an exception was raised for two calls")
         self._judge_healing()
         for own in plan.properties:
             wrong = own(self._outcomes)
