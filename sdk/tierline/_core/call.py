@@ -153,7 +153,7 @@ class ScoreCall(CallState):
         reduced = () if view is None else view.reduced
         permit, suspect = permits
         self._running[self._started] = Running(
-            kind, tier, endpoint, served, permit, latencies, now, suspect, reduced
+            kind, tier, endpoint, served, permit, latencies, now, timeout_at - now, suspect, reduced
         )
         start = StartAttempt(self._started, kind, endpoint, timeout_at, view)
         if self._fleet.config.hedge is None:

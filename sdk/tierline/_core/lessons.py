@@ -44,7 +44,9 @@ def answered(
     endpoint.latency.observe(latency, now)
     latencies.observe(latency, now)
     endpoint.standing.succeeded(now)
-    endpoint.limiter.answered(latency, endpoint.inflight + 1, span, now)
+    # A queue that is half as long as the attempt's timeout is about to become one of timeouts.
+    patience = min(span, 2.0 * running.allowed)
+    endpoint.limiter.answered(latency, endpoint.inflight + 1, patience, now)
     if running.permit.probe is not None and running.breaker.state is State.CLOSED:
         endpoint.standing.start_slowly(now)
         endpoint.limiter.start_anew()

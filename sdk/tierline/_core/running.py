@@ -10,10 +10,11 @@ from tierline._types import Attempt
 
 
 class Running:
-    """An attempt that has not reported yet. ``suspect`` is the breaker and the permit of a bundle
-    under suspicion, when the endpoint serves one."""
+    """An attempt that has not reported yet. ``allowed`` is its timeout in seconds, ``suspect``
+    the breaker and the permit of a bundle under suspicion, when the endpoint serves one."""
 
     __slots__ = (
+        "allowed",
         "breaker",
         "endpoint",
         "kind",
@@ -35,6 +36,7 @@ class Running:
         permit: Permit,
         latencies: LatencyWindow,
         started: float,
+        allowed: float,
         suspect: tuple[Breaker, Permit] | None = None,
         reduced: tuple[str, ...] = (),
     ) -> None:
@@ -46,6 +48,7 @@ class Running:
         self.permit = permit
         self.latencies = latencies
         self.started = started
+        self.allowed = allowed
         self.suspect = suspect
         self.reduced = reduced  # the fields its endpoint did not see as they are
 

@@ -248,6 +248,18 @@ def test_behind_a_breaker_that_closes_the_crowd_is_let_in_by_and_by() -> None:
     assert edge.standing.ramp_from is not None
 
 
+def test_an_answer_that_almost_timed_out_does_not_raise_the_limit() -> None:
+    for allowed, raises in ((0.01, False), (0.1, True)):
+        fleet = Fleet(config(timeout=TimeoutPolicy(floor=allowed)))
+        measured(fleet, 0.001)
+        driver = Driver(fleet)
+        limiter = driver.started.endpoint.limiter
+        limiter.start_anew()
+        before = limiter.limit
+        driver.succeed(SURE, at=0.008)
+        assert (limiter.limit > before) is raises
+
+
 # -- budgets ---------------------------------------------------------------------------------------
 
 

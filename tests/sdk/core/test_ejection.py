@@ -55,6 +55,35 @@ def test_a_quarter_of_failures_ejects_when_the_peers_fare_better() -> None:
     assert bad.is_out("m", 0.5)
 
 
+def test_less_than_a_quarter_of_failures_or_too_few_calls_do_not_eject() -> None:
+    for answers, failures in ((16, 4), (12, 6)):
+        outliers, (bad, good) = tier(2)
+        for _ in range(50):
+            good.succeeded(0.0)
+        for i in range(answers):
+            bad.succeeded(0.0)
+            if i < failures:
+                assert not fail(outliers, bad, 1)
+    outliers, (bad, good) = tier(2)
+    for _ in range(50):
+        good.succeeded(0.0)
+    for i in range(40):
+        bad.succeeded(0.0)
+        if i % 4 == 0:
+            assert not fail(outliers, bad, 1)  # a fifth of all
+
+
+def test_what_it_was_ejected_for_is_not_held_against_it_again() -> None:
+    outliers, (bad, good) = tier(2)
+    for _ in range(50):
+        good.succeeded(0.0)
+    fail(outliers, bad, 5)
+    assert not bad.is_out("m", 1.5)
+    for _ in range(17):
+        bad.succeeded(1.5)
+    assert not fail(outliers, bad, 3, 1.5)  # 3 of 20 since it is back; 8 of 25 with the old ones
+
+
 def test_nobody_is_ejected_for_what_all_suffer() -> None:
     outliers, standings = tier(3)
     for now in range(20):
