@@ -159,6 +159,11 @@ class BaseClient(ABC):
         )
         return call, Outgoing(request, call_id, traceparent)
 
+    def amplification(self) -> float:
+        """Attempts ÷ what was asked of the tiers, over the last ten seconds: 1.0 is none wasted,
+        and above 1.1 for long something keeps failing."""
+        return self._fleet.amplification(self._clock())
+
     def _forked(self) -> None:
         """This process is a fork of the one the client was made in."""
         self._fleet.forget_inflight()

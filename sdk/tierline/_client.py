@@ -123,6 +123,12 @@ class Client(BaseClient):
             return description
         raise Unavailable(f"no endpoint describes {model!r}: {'; '.join(failures)}")
 
+    def amplification(self) -> float:
+        """Attempts ÷ what was asked of the tiers, over the last ten seconds: 1.0 is none wasted,
+        and above 1.1 for long something keeps failing."""
+        with self._lock:
+            return super().amplification()
+
     def close(self) -> None:
         """Close every connection and stop every thread this client started."""
         if self._probes is not None:

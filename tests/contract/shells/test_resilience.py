@@ -243,6 +243,14 @@ def test_beyond_its_limit_calls_are_refused_at_once_the_lesser_ones_first(
     assert asyncio.run(rush()) == {"low": 10, "mid": 8, "high": 2}
 
 
+def test_a_client_tells_its_amplification(monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(Script(edge=[DOWN, reply()]), monkeypatch)
+    with tierline.Client(edge=EDGE) as client:
+        assert client.amplification() == 1.0
+        client.score("ranker", **CALL)
+        assert client.amplification() == 2.0
+
+
 # -- probes of health ------------------------------------------------------------------------------
 
 PROBING = tierline.HealthPolicy(interval=0.02, timeout=0.02)

@@ -227,6 +227,12 @@ def test_no_level_that_can_take_nothing_is_chosen_and_none_without_room_is_spilt
         assert chosen == own or rooms[chosen]
 
 
+def test_levels_that_together_cannot_take_it_share_it_as_they_can() -> None:
+    dice = random.Random(1)
+    chosen = Counter(first_level((0.1, 0.3), (True, True), dice.random()) for _ in range(4000))
+    assert chosen[1] / 4000 == pytest.approx(0.75, abs=0.03)
+
+
 def _two_edges() -> Fleet:
     tiers = tuple(
         Tier(
