@@ -18,7 +18,7 @@ from processes import Served, running_fake
 
 from tierline.wire import decode_error, decode_reply, encode_request
 
-READ_TIMEOUT = 0.4
+READ_TIMEOUT = 0.6
 MIB = 2**20
 HEAD = b"POST /v1/score HTTP/1.1\r\nhost: a\r\n"
 
@@ -98,7 +98,7 @@ def test_a_body_that_dribbles_is_408(hurried: Served) -> None:
         connection.sendall(HEAD + b"content-length: 10\r\n\r\nx")
         answer = rest_of(connection)
         assert status_of(answer) == 408
-        assert b"did not arrive within 0.4 s" in answer
+        assert b"did not arrive within 0.6 s" in answer
 
 
 @pytest.mark.parametrize(
