@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant (default: 3)")
     parser.add_argument("--seconds", type=int, default=16, help="virtual seconds (default: 16)")
     parser.add_argument("--plot", default=HERE / "metastability.png", help="where the PNG goes")
+    parser.add_argument("--no-plot", action="store_true", help="figures only")
     parser.add_argument("--json", help="write the figures to this file; '-': as the last line")
     options = parser.parse_args()
     runs = {
@@ -54,8 +55,9 @@ def main() -> int:
     figures = _figures(runs, options.seconds)
     for line in _lines(runs):
         print(line)
-    _plot(runs, Path(options.plot))
-    print(f"plot: {options.plot}")
+    if not options.no_plot:
+        _plot(runs, Path(options.plot))
+        print(f"plot: {options.plot}")
     if options.json == "-":
         print(json.dumps(figures))
     elif options.json:

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     failed: list[Run] = []
     figures = report(_kept(planned, options.seeds, failed))
     if options.json:
-        _say(json.dumps(figures.as_dict(), indent=2))
+        _say(json.dumps(figures.as_dict()))
     else:
         _say(str(figures))
         if failed:
@@ -81,7 +81,7 @@ def _kept(planned: Planner, seeds: int, failed: list[Run]) -> Iterator[Run]:
 def _one(done: Run, options: argparse.Namespace) -> int:
     figures = report([done])
     if options.json:
-        _say(json.dumps({**figures.as_dict(), "trace_hash": done.trace_hash}, indent=2))
+        _say(json.dumps({**figures.as_dict(), "trace_hash": done.trace_hash}))
     else:
         _say(f"{done.trace}\n\n{figures}\n  trace hash          {done.trace_hash}")
     return EXIT_REFUSED if done.violations else EXIT_DONE
