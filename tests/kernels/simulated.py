@@ -104,13 +104,9 @@ def test_rows_of_every_number_of_pieces_are_scored_alike(
     np.testing.assert_array_equal(got.values, want.values)
 
 
+@pytest.mark.nightly  # the certificates' test shows one such row for every change
 @pytest.mark.parametrize(
-    ("style", "smallest"),
-    [
-        ("rising", False),
-        pytest.param("equal", False, marks=pytest.mark.nightly),
-        pytest.param("random", True, marks=pytest.mark.nightly),
-    ],
+    ("style", "smallest"), [("rising", False), ("equal", False), ("random", True)]
 )
 def test_lists_too_short_for_k_are_noticed_and_the_row_is_done_exactly(
     style: str, smallest: bool

@@ -87,7 +87,7 @@ def assert_fast(kernel: Kernel, capability: tuple[int, int]) -> build.Build:
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", SAMPLE, ids=lambda kernel: kernel.name)
 def test_a_kernel_compiles_without_spills_doubles_or_narrow_loads(kernel: Kernel) -> None:
-    for capability in ((7, 5), (9, 0), (12, 0)):
+    for capability in ((7, 5), (9, 0)):  # nightly: all of them
         if capability >= kernel.since:
             assert_fast(kernel, capability)
 
