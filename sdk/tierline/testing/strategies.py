@@ -16,12 +16,16 @@ from tierline._config import (
     Balancing,
     BreakerPolicy,
     ClientConfig,
+    EjectionPolicy,
     Endpoint,
     EscalationPolicy,
+    HealthPolicy,
     HedgePolicy,
+    LimiterPolicy,
     RetryPolicy,
     Sovereignty,
     Tier,
+    TimeoutPolicy,
 )
 from tierline._exceptions import MissingExtra
 from tierline.testing.faults import Fault, FaultKind, Schedule, draw_fault
@@ -91,6 +95,30 @@ def configs(draw: st.DrawFn, *, most: int = 4) -> ClientConfig:
                 close_after=st.integers(1, 6),
             )
         ),
+        timeout=draw(st.builds(TimeoutPolicy, multiple=st.floats(1.0, 5.0))),
+        ejection=draw(
+            st.builds(
+                EjectionPolicy,
+                minimum_calls=st.integers(1, 50),
+                consecutive=st.integers(1, 20),
+                failure_share=st.floats(0.05, 1.0),
+                eject_for=st.floats(0.1, 1.0),
+                eject_cap=st.floats(1.0, 30.0),
+                max_share=_SHARES,
+                panic_below=_SHARES,
+                panic=st.sampled_from(("ignore", "fail")),
+                slow_start=st.floats(0.0, 30.0),
+            )
+        ),
+        limiter=draw(
+            st.builds(
+                LimiterPolicy,
+                initial=st.integers(1, 256),
+                minimum=st.just(1),
+                maximum=st.integers(256, 1000),
+            )
+        ),
+        health=draw(st.none() | st.builds(HealthPolicy, interval=st.floats(1.0, 10.0))),
         escalation=draw(
             st.builds(
                 EscalationPolicy,
