@@ -260,6 +260,48 @@ def test_an_answer_that_almost_timed_out_does_not_raise_the_limit() -> None:
         assert (limiter.limit > before) is raises
 
 
+# -- what the end of an attempt teaches ------------------------------------------------------------
+
+
+def test_a_failure_makes_an_endpoint_look_slow_and_an_answer_breaks_its_row() -> None:
+    fleet = Fleet(config())
+    driver = Driver(fleet)
+    failed = driver.started.endpoint
+    driver.fail(errors.Unavailable("x"), at=0.001)
+    answered = driver.started.endpoint
+    driver.succeed(SURE, at=0.02)
+    assert failed.load(0.02) > 5 * answered.load(0.02)
+    for _ in range(4):
+        answered.standing.failed("ranker", 0.03, unreached=False)
+    again = Driver(fleet, begin=0.04)
+    assert again.started.endpoint is answered
+    again.succeed(SURE, at=0.05)
+    assert not answered.standing.failed("ranker", 0.06, unreached=False)  # not the fifth in a row
+
+
+def test_a_call_begins_with_the_second_edge_tier_when_the_first_is_gone() -> None:
+    tiers = tuple(
+        Tier(name=name, kind="edge", endpoints=(Endpoint(url=f"http://{name}:1"),))
+        for name in ("near", "far")
+    )
+    fleet = Fleet(ClientConfig(tiers=tiers))
+    assert Driver(fleet).started.endpoint.tier == "near"
+    fleet.tiers[0].endpoints[0].standing.probed(down=True, now=0.0)
+    assert Driver(fleet, begin=0.2).started.endpoint.tier == "far"
+
+
+def test_a_hedge_without_a_fixed_span_waits_for_the_measured_late_ones() -> None:
+    fleet = Fleet(config(hedge=HedgePolicy(budget=1.0)))
+    assert not any(isinstance(c, WakeAt) for c in Driver(fleet).commands)  # nothing is known yet
+    for i in range(REFRESH):
+        fleet.tiers[0].latencies("ranker").observe(0.03 if i > 29 else 0.01, 0.0)
+    [wake] = [c for c in Driver(fleet).commands if isinstance(c, WakeAt)]
+    assert wake.at == pytest.approx(0.03)
+    fast = Fleet(config(hedge=HedgePolicy(budget=1.0)))
+    measured(fast, 0.0001)
+    assert WakeAt(0.001) in Driver(fast).commands
+
+
 # -- budgets ---------------------------------------------------------------------------------------
 
 
