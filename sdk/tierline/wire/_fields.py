@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tierline._exceptions import FrameError
@@ -24,10 +24,13 @@ class Limits:
     max_k: int = 10_000_000
     max_timings: int = 32
 
-    @property
-    def max_array(self) -> int:
-        """The longest msgpack array a valid header can hold."""
-        return max(self.max_tensors, self.max_rank + 2, 2 * self.max_timings, 7)
+    max_array: int = field(init=False)  # the longest msgpack array a valid header can hold
+    max_text: int = field(init=False)  # bytes of a text; its characters are counted apart
+
+    def __post_init__(self) -> None:
+        longest = max(self.max_tensors, self.max_rank + 2, 2 * self.max_timings, 7)
+        object.__setattr__(self, "max_array", longest)
+        object.__setattr__(self, "max_text", 4 * max(self.max_message, self.max_name))
 
 
 DEFAULT_LIMITS: Final = Limits()

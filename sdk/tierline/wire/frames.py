@@ -74,7 +74,7 @@ def encode_request(request: ScoreRequest) -> list[Buffer]:
 
 def decode_request(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> ScoreRequest:
     """The request in a frame; its arrays are read-only views of ``data``. Raises FrameError."""
-    view, header, start = _open(data, b"q", 6, limits)
+    view, header, start = _open(data, "q", 6, limits)
     _, model, version, k, query_specs, candidate_specs = header
     query, start = read_tensors(view, start, query_specs, limits)
     candidates: Tensors | None = None
@@ -107,7 +107,7 @@ def encode_reply(reply: ScoreReply) -> list[Buffer]:
 
 def decode_reply(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> ScoreReply:
     """The reply in a frame; its arrays are read-only views of ``data``. Raises FrameError."""
-    view, header, start = _open(data, b"r", 7, limits)
+    view, header, start = _open(data, "r", 7, limits)
     _, model, bundle, uncertainty, threshold, timings, specs = header
     tensors, start = read_tensors(view, start, specs, limits)
     _check_end(view, start)
@@ -133,7 +133,7 @@ def encode_error(error: ErrorReply) -> list[Buffer]:
 
 def decode_error(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> ErrorReply:
     """The error in a frame, its code known to ``wire.errors`` or not. Raises FrameError."""
-    view, header, start = _open(data, b"e", 4, limits)
+    view, header, start = _open(data, "e", 4, limits)
     _check_end(view, start)
     _, code, message, retry_after = header
     _check_error(code, message, retry_after, limits)
@@ -153,17 +153,20 @@ def _frame(header: Header, arrays: Iterable[NDArray[np.generic]]) -> list[Buffer
         if padding:
             parts.append(ZEROS[:padding])
         if array.size:  # a memoryview with a zero in its shape cannot be cast
-            parts.append(array.reshape(-1).data.cast("B"))
+            parts.append(array.data.cast("B"))
         padding = -array.nbytes % ALIGNMENT
     return parts
 
 
-def _open(data: Buffer, kind: bytes, fields: int, limits: Limits) -> tuple[memoryview, Header, int]:
+def _open(data: Buffer, kind: str, fields: int, limits: Limits) -> tuple[memoryview, Header, int]:
     """The frame's bytes, its checked-for-shape header and where its tensors start."""
-    try:
-        view = memoryview(data).toreadonly().cast("B")
-    except (TypeError, ValueError) as error:
-        raise FrameError(f"a frame must be contiguous bytes: {error}") from error
+    if type(data) is bytes:
+        view = memoryview(data)
+    else:
+        try:
+            view = memoryview(data).toreadonly().cast("B")
+        except (TypeError, ValueError) as error:
+            raise FrameError(f"a frame must be contiguous bytes: {error}") from error
     if len(view) > limits.max_frame_bytes:
         raise FrameError(f"a frame of {len(view)} bytes; at most {limits.max_frame_bytes} are read")
     if len(view) < _PREAMBLE.size:
@@ -175,7 +178,7 @@ def _open(data: Buffer, kind: bytes, fields: int, limits: Limits) -> tuple[memor
     if length > limits.max_header_bytes or end > len(view):
         raise FrameError(f"a header of {length} bytes does not fit its frame or the limits")
     header = _unpack(view[_PREAMBLE.size : end], limits)
-    if type(header) is not list or len(header) != fields or header[0] != kind.decode():
+    if type(header) is not list or len(header) != fields or header[0] != kind:
         raise FrameError(f"the header is no array of {fields} fields that begins with {kind!r}")
     start = end + (-end % ALIGNMENT)
     if start > len(view) or (start != end and view[end:start] != ZEROS[: start - end]):
@@ -189,7 +192,7 @@ def _unpack(packed: memoryview, limits: Limits) -> Any:  # Any: see Header
             packed,
             max_array_len=limits.max_array,
             max_map_len=0,
-            max_str_len=4 * limits.max_message,  # bytes; characters are counted field by field
+            max_str_len=limits.max_text,
             max_bin_len=0,
             max_ext_len=0,
         )
@@ -254,6 +257,8 @@ def _read_timings(pairs: Any, limits: Limits) -> dict[str, float]:  # Any: see H
     if type(pairs) is not list or len(pairs) % 2 or len(pairs) > 2 * limits.max_timings:
         raise FrameError(f"timings are at most {limits.max_timings} pairs of name and seconds")
     timings: dict[str, float] = {}
+    if not pairs:
+        return timings
     for name, seconds in zip(pairs[::2], pairs[1::2], strict=True):
         check_text("a timing's name", name, limits.max_name)
         timings[name] = check_seconds(name, seconds)
