@@ -2,7 +2,7 @@
 
 An open loop asks for 90 % of what a tier can compute; for two seconds four fifths of its workers
 are gone. Naive retries then keep the tier busy with work nobody waits for any more. A retry
-budget together with servers that drop expired work is what lets it heal; either alone does not.
+budget alone does not end it; servers that drop expired work do, and the budget halves the storm.
 """
 
 from __future__ import annotations
