@@ -27,7 +27,7 @@ nightly: setup  ## Run every test, with those too slow for each change, on new e
 	@HYPOTHESIS_PROFILE=search $(PY) -m pytest -q
 
 style: setup  ## Check style and formatting (ruff).
-	@$(PY) -m ruff check .
+	@$(PY) -m ruff check --no-cache .
 	@$(PY) -m ruff format --check .
 
 types: setup  ## Check types: the packages, the typed use of the API, the promises runner (mypy, strict).

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 from fake_scorer import FakeScorer, a_request
-from tierline_serving.front.listeners import address, listen
 
 from tierline import ConfigurationError
 from tierline.wire import decode_error, decode_reply, encode_request
+from tierline_serving.front.listeners import address, listen
 from tierline_serving.server import Server
 from tierline_serving.settings import ServerSettings
 

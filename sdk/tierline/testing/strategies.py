@@ -64,6 +64,43 @@ def fleets(draw: st.DrawFn, *, most: int = 4) -> tuple[Tier, ...]:
     )
 
 
+_RETRIES = st.builds(
+    RetryPolicy,
+    attempts=st.integers(1, 6),
+    per_tier=st.integers(1, 4),
+    budget=_SHARES,
+    floor=st.floats(0.0, 5.0),
+)
+_BREAKERS = st.builds(
+    BreakerPolicy,
+    window=st.floats(1.0, 20.0),
+    minimum_calls=st.integers(1, 50),
+    failure_rate=st.floats(0.1, 1.0),
+    consecutive=st.integers(1, 10),
+    open_for=st.floats(0.05, 1.0),
+    open_cap=st.floats(1.0, 30.0),
+    close_after=st.integers(1, 6),
+)
+_EJECTIONS = st.builds(
+    EjectionPolicy,
+    minimum_calls=st.integers(1, 50),
+    consecutive=st.integers(1, 20),
+    failure_share=st.floats(0.05, 1.0),
+    eject_for=st.floats(0.1, 1.0),
+    eject_cap=st.floats(1.0, 30.0),
+    max_share=_SHARES,
+    panic_below=_SHARES,
+    panic=st.sampled_from(("ignore", "fail")),
+    slow_start=st.floats(0.0, 30.0),
+)
+_LIMITERS = st.builds(
+    LimiterPolicy,
+    initial=st.integers(1, 256),
+    minimum=st.just(1),
+    maximum=st.integers(256, 1000),
+)
+
+
 @st.composite
 def configs(draw: st.DrawFn, *, most: int = 4) -> ClientConfig:
     """A valid configuration: any fleet, any policy, a data policy that permits some tier."""
@@ -73,51 +110,12 @@ def configs(draw: st.DrawFn, *, most: int = 4) -> ClientConfig:
     return ClientConfig(
         tiers=tiers,
         deadline=deadline,
-        retry=draw(
-            st.builds(
-                RetryPolicy,
-                attempts=st.integers(1, 6),
-                per_tier=st.integers(1, 4),
-                budget=_SHARES,
-                floor=st.floats(0.0, 5.0),
-            )
-        ),
+        retry=draw(_RETRIES),
         hedge=draw(st.none() | hedges),
-        breaker=draw(
-            st.builds(
-                BreakerPolicy,
-                window=st.floats(1.0, 20.0),
-                minimum_calls=st.integers(1, 50),
-                failure_rate=st.floats(0.1, 1.0),
-                consecutive=st.integers(1, 10),
-                open_for=st.floats(0.05, 1.0),
-                open_cap=st.floats(1.0, 30.0),
-                close_after=st.integers(1, 6),
-            )
-        ),
+        breaker=draw(_BREAKERS),
         timeout=draw(st.builds(TimeoutPolicy, multiple=st.floats(1.0, 5.0))),
-        ejection=draw(
-            st.builds(
-                EjectionPolicy,
-                minimum_calls=st.integers(1, 50),
-                consecutive=st.integers(1, 20),
-                failure_share=st.floats(0.05, 1.0),
-                eject_for=st.floats(0.1, 1.0),
-                eject_cap=st.floats(1.0, 30.0),
-                max_share=_SHARES,
-                panic_below=_SHARES,
-                panic=st.sampled_from(("ignore", "fail")),
-                slow_start=st.floats(0.0, 30.0),
-            )
-        ),
-        limiter=draw(
-            st.builds(
-                LimiterPolicy,
-                initial=st.integers(1, 256),
-                minimum=st.just(1),
-                maximum=st.integers(256, 1000),
-            )
-        ),
+        ejection=draw(_EJECTIONS),
+        limiter=draw(_LIMITERS),
         health=draw(st.none() | st.builds(HealthPolicy, interval=st.floats(1.0, 10.0))),
         escalation=draw(
             st.builds(
