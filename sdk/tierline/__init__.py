@@ -20,6 +20,7 @@ from tierline._config import (
     TimeoutPolicy,
 )
 from tierline._exceptions import (
+    AttemptLapsed,
     AttemptTimedOut,
     BadRequest,
     BundleRefused,
@@ -47,6 +48,7 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "Attempt",
+    "AttemptLapsed",
     "AttemptTimedOut",
     "BadRequest",
     "Balancing",

@@ -16,6 +16,7 @@ TierlineError
 └── TransportError            one attempt did not come through
     ├── ConnectFailed         never connected; nothing was sent
     ├── AttemptTimedOut       no whole answer within the attempt's timeout
+    ├── AttemptLapsed         its time was over before this process came to send it
     ├── LocalProtocolError    we broke the protocol
     └── RemoteProtocolError   they broke the protocol, or hung up
 """
@@ -113,6 +114,11 @@ class ConnectFailed(TransportError):
 
 class AttemptTimedOut(TransportError):
     """No whole answer within the attempt's timeout."""
+
+
+class AttemptLapsed(TransportError):
+    """The attempt's time was over before this process came to send it: nothing was sent, and it
+    says nothing about the endpoint. This process (or its machine) stood still."""
 
 
 class LocalProtocolError(TransportError):

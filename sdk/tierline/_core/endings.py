@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tierline import _exceptions as errors
 from tierline._config import Mode
@@ -21,9 +22,9 @@ def wrong_answer(request: ScoreRequest, reply: ScoreReply) -> errors.ModelFailed
         finite = isfinite(scores.dot(scores)) or bool(np.isfinite(scores).all())
     else:
         expected = request.k or 0
-        finite = not bool(np.isnan(scores).any())
         if reply.items is None or len(reply.items) != expected:
             return errors.ModelFailed(f"expected {expected} items, got {reply.items!r}")
+        finite = len(scores) != expected or _is_ranking(reply.items, scores)
     if len(scores) != expected:
         return errors.ModelFailed(f"expected {expected} scores, got {len(scores)}")
     if not finite:
@@ -31,6 +32,12 @@ def wrong_answer(request: ScoreRequest, reply: ScoreReply) -> errors.ModelFailed
     if request.version is not None and reply.bundle != request.version:
         return errors.ModelFailed(f"pinned to {request.version}, answered by {reply.bundle}")
     return None
+
+
+def _is_ranking(items: NDArray[np.int64], scores: NDArray[np.float32]) -> bool:
+    """Whether each score is a number, or −inf where there was no item left to rank (id −1)."""
+    absent = (items == -1) & np.isneginf(scores)
+    return bool((np.isfinite(scores) | absent).all())
 
 
 def answer_of(

@@ -8,7 +8,7 @@
 | failed, or never sent | failure | failure | – | as a full timeout | – |
 | timed out | failure | failure | cut | as a full timeout, censored | – |
 | refused for load | neutral | neutral | cut | – | – |
-| not there, or the caller's fault | neutral | neutral | – | – | – |
+| not there, lapsed, or the caller's fault | neutral | neutral | – | – | – |
 | lost to a hedge | neutral | neutral | – | censored | – |
 | caller has gone | neutral | neutral | – | – | – |
 """

@@ -22,6 +22,7 @@ class Fault(Enum):
     NEVER_SENT = "never_sent"  # nothing reached the server: another attempt adds no load
     ENDPOINT = "endpoint"  # the endpoint failed: counts against it, another may answer
     BUSY = "busy"  # refused for load: neutral, another may answer
+    OURS = "ours"  # this process stood still: says nothing of the endpoint
     ELSEWHERE = "elsewhere"  # not there, but perhaps elsewhere: neutral
     CALLER = "caller"  # the request is wrong or forbidden: final
 
@@ -29,6 +30,7 @@ class Fault(Enum):
 # First match wins. resilience.md R5 has the reasons line by line.
 _FAULTS: tuple[tuple[type[errors.TierlineError], Fault], ...] = (
     (errors.ConnectFailed, Fault.NEVER_SENT),
+    (errors.AttemptLapsed, Fault.OURS),
     (errors.LocalProtocolError, Fault.CALLER),
     (errors.TransportError, Fault.ENDPOINT),
     (errors.FrameError, Fault.ENDPOINT),
@@ -43,6 +45,7 @@ _FAULTS: tuple[tuple[type[errors.TierlineError], Fault], ...] = (
 _NAMES: dict[type[errors.TierlineError], str] = {
     errors.ConnectFailed: "connect_failed",
     errors.AttemptTimedOut: "timed_out",
+    errors.AttemptLapsed: "lapsed",
     errors.LocalProtocolError: "local_protocol_error",
     errors.RemoteProtocolError: "remote_protocol_error",
     errors.FrameError: "bad_frame",

@@ -126,7 +126,7 @@ def plan(request: ScoreRequest, policies: Sequence[Sovereignty], tier: Tier) -> 
 
 def withheld(error: errors.TierlineError) -> errors.TierlineError:
     """The same failure without the endpoint's own words, which may repeat what it was shown."""
-    if isinstance(error, errors.ConnectFailed | errors.AttemptTimedOut):
+    if isinstance(error, errors.ConnectFailed | errors.AttemptTimedOut | errors.AttemptLapsed):
         return error  # our own words
     hidden = type(error)(f"{outcome_name(error)} (what it said is withheld by the data policy)")
     if isinstance(error, errors.Overloaded) and isinstance(hidden, errors.Overloaded):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from tierline._channels import AsyncChannel, Outgoing
 from tierline._core.call import ScoreCall
 from tierline._core.commands import CancelAttempt, Command, Finish, StartAttempt, WakeAt
-from tierline._exceptions import AttemptTimedOut, TierlineError
+from tierline._exceptions import AttemptLapsed, TierlineError
 from tierline._types import Answer
 from tierline.wire import ScoreReply
 
@@ -76,7 +76,7 @@ async def _ask(
 ) -> ScoreReply:
     timeout = start.timeout_at - clock()
     if timeout <= 0:
-        raise AttemptTimedOut("no time was left to start the attempt")
+        raise AttemptLapsed("its time was over before it could be sent")
     seen = outgoing if start.view is None else outgoing.seen_as(start.view)
     return await channels[start.endpoint.url].ask(seen, start.number, timeout)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tierline._channels import Channel, Outgoing
 from tierline._core.call import ScoreCall
 from tierline._core.commands import CancelAttempt, Command, Finish, StartAttempt, WakeAt
-from tierline._exceptions import AttemptTimedOut, TierlineError
+from tierline._exceptions import AttemptLapsed, TierlineError
 from tierline._types import Answer
 from tierline.wire import ScoreReply
 
@@ -98,7 +98,7 @@ def _attempt(
     try:
         timeout = start.timeout_at - clock()
         if timeout <= 0:
-            raise AttemptTimedOut("no time was left to start the attempt")
+            raise AttemptLapsed("its time was over before it could be sent")
         seen = outgoing if start.view is None else outgoing.seen_as(start.view)
         reply = channels[start.endpoint.url].ask(seen, start.number, timeout)
     except BaseException as failure:  # delivered to the caller's thread, whatever it is

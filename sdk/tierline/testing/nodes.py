@@ -209,8 +209,7 @@ class SimNode:
         reply = true_reply(bundle, request, doubt)
         sound = request.version is None or request.version == bundle
         for kind in (FaultKind.NAN, FaultKind.INFINITE, FaultKind.SHORT):
-            # Rankings hold −inf where they have no item; infinity spoils candidates only.
-            if kind in self._active and (kind is not FaultKind.INFINITE or reply.items is None):
+            if kind in self._active:
                 reply, sound = _spoiled(reply, kind), False
         return WireResponse(200, {}, b"".join(encode_reply(reply))), sound
 

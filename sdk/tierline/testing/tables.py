@@ -25,6 +25,7 @@ MEANING = {
     Fault.NEVER_SENT: "another endpoint; two a call are free",
     Fault.ENDPOINT: "another endpoint, paid from the budget",
     Fault.BUSY: "another endpoint; the same only after its pushback",
+    Fault.OURS: "another endpoint, paid from the budget",
     Fault.ELSEWHERE: "another endpoint or tier",
     Fault.CALLER: "never: the call ends",
 }

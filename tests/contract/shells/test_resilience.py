@@ -79,6 +79,32 @@ def test_all_shells_agree_line_for_line(scenario: str, monkeypatch: pytest.Monke
     assert all(end == first for end in ends.values()), ends
 
 
+# -- a process that stands still -------------------------------------------------------------------
+
+
+class StallingClock:
+    """Time, until the process stands still for an hour once the call has begun (two looks)."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        return time.monotonic() + (3600.0 if self.looks > 2 else 0.0)
+
+
+def test_a_process_that_stood_still_does_not_blame_the_endpoint(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script()
+    monkeypatch.setattr("tierline._base_client.BaseClient._clock", StallingClock())
+    with pytest.raises(errors.DeadlineExceeded) as caught:
+        run(monkeypatch, script)
+    assert caught.value.attempts[0].outcome == "lapsed"
+    assert {attempt.outcome for attempt in caught.value.attempts} <= {"lapsed", "abandoned"}
+    assert script.asked == []
+
+
 # -- half-open under a crowd -----------------------------------------------------------------------
 
 

@@ -185,6 +185,34 @@ def test_a_bad_request_is_final_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("items", "scores", "sound"),
+    [
+        ([5, 6, 7], [3.0, 2.0, 1.0], True),
+        ([5, 6, -1], [3.0, 2.0, -np.inf], True),
+        ([5, 6, 7], [3.0, 2.0, -np.inf], False),
+        ([5, 6, 7], [np.inf, 2.0, 1.0], False),
+        ([5, 6, -1], [3.0, 2.0, np.inf], False),
+        ([5, 6, 7], [3.0, np.nan, 1.0], False),
+        ([5, 6, 7], [3.0, 2.0], False),
+        ([5, 6], [3.0, 2.0], False),
+        (None, [3.0, 2.0, 1.0], False),
+    ],
+)
+def test_a_recommendation_holds_k_numbers_and_minus_infinity_only_where_no_item_was_left(
+    items: list[int] | None, scores: list[float], sound: bool
+) -> None:
+    wanted = ScoreRequest(model="ranker", query={"history": np.array([1])}, k=3)
+    given = reply(scores=np.array(scores, np.float32))._replace(
+        items=None if items is None else np.array(items)
+    )
+    driver = Driver(Fleet(config()), request=wanted).succeed(given)
+    ended = [command for command in driver.commands if not isinstance(command, StartAttempt)]
+    assert bool(ended) is sound
+    if sound:
+        assert driver.answer.scores.tolist() == scores
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         reply(scores=np.array([0.1, np.nan, 0.2], np.float32)),

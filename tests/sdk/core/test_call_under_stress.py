@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tierline import _exceptions as errors
 from tierline._config import (
+    BreakerPolicy,
     ClientConfig,
     Criticality,
     Endpoint,
@@ -224,6 +225,17 @@ def test_a_refusal_for_load_and_a_timeout_shrink_the_limit_and_errors_do_not() -
         before = endpoint.limiter.limit
         driver.fail(error)
         assert (endpoint.limiter.limit < before) is shrinks
+
+
+def test_an_attempt_that_lapsed_before_it_was_sent_teaches_nothing_of_the_endpoint() -> None:
+    fleet = Fleet(config(breaker=BreakerPolicy(consecutive=1)))
+    driver = Driver(fleet, mode=Mode.EDGE_ONLY)
+    endpoint = driver.started.endpoint
+    before = endpoint.limiter.limit, endpoint.latency.value(0.1)
+    driver.fail(errors.AttemptLapsed("stood still"), at=0.1)
+    assert endpoint.breaker("ranker").state is State.CLOSED
+    assert (endpoint.limiter.limit, endpoint.latency.value(0.1)) == before
+    assert driver.started.endpoint is not endpoint  # the call itself goes on elsewhere
 
 
 def test_behind_a_breaker_that_closes_the_crowd_is_let_in_by_and_by() -> None:
