@@ -231,6 +231,7 @@ def test_a_bomb_is_refused_before_it_is_inflated() -> None:
         (b"x", "br", 415),
         (gzip.compress(gzip.compress(b"x")), "gzip, gzip", 415),
     ],
+    ids=["cut short", "more after it", "no gzip", "not deflate", "unknown", "twice"],
 )
 def test_damaged_and_unknown_encodings_are_refused(body: bytes, name: str, status: int) -> None:
     with pytest.raises(Refused) as refused:
