@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 # COVERAGE=1 also reports the branches the tests reach.
-PYTEST := $(if $(COVERAGE),coverage run -m )pytest -q
+PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=term)
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,12 +19,10 @@ demo: setup  ## Train, serve two tiers, break them, print one table (DATA=Beauty
 	@$(PY) examples/shop_demo/run.py $(if $(DATA),--data "$(DATA)")
 
 test: setup  ## Run the tests (COVERAGE=1 reports the branches they reach).
-	@rm -f .coverage .coverage.*
-	@$(PY) -m $(PYTEST) -m "not nightly"
-	@$(if $(COVERAGE),$(PY) -m coverage combine --quiet && $(PY) -m coverage report)
+	@$(PY) $(PYTEST) -m "not nightly"
 
 nightly: setup  ## Run every test, with those too slow for each change, on new examples.
-	@HYPOTHESIS_PROFILE=search $(PY) -m pytest -q
+	@HYPOTHESIS_PROFILE=search $(PY) $(PYTEST)
 
 style: setup  ## Check style and formatting (ruff).
 	@$(PY) -m ruff check --no-cache .
