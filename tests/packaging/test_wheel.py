@@ -18,6 +18,7 @@ ROOTS = {
     "edge_runtime": "tierline_edge",
     "cloud_runtime": "tierline_cloud",
     "cuda_kernels": "tierline_kernels",
+    "drills": "tierline_drills",
 }
 
 
@@ -53,7 +54,7 @@ def test_wheel_tells_type_checkers_that_the_package_is_typed(package: str, wheel
     assert f"{package}/py.typed" in wheel
 
 
-def test_wheel_holds_nothing_but_the_five_packages_and_their_metadata(wheel: set[str]) -> None:
+def test_wheel_holds_nothing_but_the_six_packages_and_their_metadata(wheel: set[str]) -> None:
     tops = {name.partition("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(ROOTS.values())
 
@@ -75,7 +76,7 @@ def test_every_pin_of_the_constraints_is_exact_and_named_once(repository: Path) 
     assert len(set(names)) == len(names) > 50
 
 
-def test_the_packages_the_build_names_are_the_five(repository: Path) -> None:
+def test_the_packages_the_build_names_are_the_six(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert packages == [f"{root}/{package}" for root, package in ROOTS.items()]
