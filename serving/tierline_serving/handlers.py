@@ -23,16 +23,15 @@ from tierline.wire import ErrorReply, Limits, ScoreReply, ScoreRequest
 from tierline.wire.errors import to_reply
 from tierline.wire.frames import decode_request, encode_error, encode_reply
 from tierline.wire.headers import CallHeaders, read_headers
-from tierline_serving.batching import Runner
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.lifecycle import Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.scorer import ModelInfo
+from tierline_serving.served import Served
 from tierline_serving.settings import ServerSettings
 
 OK = "ok"
 Buffer = bytes | bytearray | memoryview
-PriorLookup = Callable[[str], ScoreReply | None]
 
 _log = logging.getLogger("tierline.serving")
 
@@ -62,19 +61,17 @@ class Handlers:
 
     def __init__(
         self,
-        runners: Mapping[str, Runner],
+        served: Served,
         settings: ServerSettings,
         lifecycle: Lifecycle,
         metrics: Metrics,
         *,
-        prior: PriorLookup | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._runners = runners
+        self._served = served
         self._settings = settings
         self._lifecycle = lifecycle
         self._metrics = metrics
-        self._prior = prior
         self._clock = clock
         self.bodies = BodyBudget(settings.max_held_bytes)
         self._limits = Limits(max_frame_bytes=settings.max_body_bytes)
@@ -114,12 +111,9 @@ class Handlers:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         if not self._lifecycle.takes_work:
             raise Unavailable(f"the endpoint is {self._lifecycle.phase.value}; ask another")
-        runner = self._runner(request.model)
-        _check_version(request, runner.scorer.info.bundle)
-        runner.scorer.validate(request)
-        reply = await runner.submit(request, deadline.at)
-        _check_version(request, reply.bundle)  # a swap may have come between
-        return reply
+        with self._served.find(request.model, request.version) as runner:
+            runner.scorer.validate(request)
+            return await runner.submit(request, deadline.at)
 
     def deadline(
         self, said: CallHeaders, arrived_at: float, timeout: float | None = None
@@ -139,26 +133,24 @@ class Handlers:
 
     def expected_wait(self, model: str) -> float:
         """Seconds a request arriving now would wait in the queue. Raises ModelNotFound."""
-        return self._runner(model).expected_wait()
+        return self._served.find(model).runner.expected_wait()
 
     def models(self) -> list[ModelInfo]:
-        """The models served now."""
-        return [runner.scorer.info for runner in self._runners.values()]
+        """The models served now, each in the bundle that answers."""
+        return [generation.info for generation in self._served.answering()]
 
-    def model(self, name: str) -> ModelInfo:
-        """One model. Raises ModelNotFound."""
-        return self._runner(name).scorer.info
+    def versions(self, name: str) -> list[ModelInfo]:
+        """Every loaded bundle of a model, the one that answers first."""
+        return [each.info for each in self._served if each.info.name == name]
 
-    def check_version(self, name: str, version: str | None) -> None:
-        """Raise ModelNotFound unless the model is served in this version (None: any)."""
-        served = self.model(name).bundle
-        if version not in (None, served):
-            raise ModelNotFound(f"model {name!r} is served here as {served}, not as {version!r}")
+    def model(self, name: str, version: str | None = None) -> ModelInfo:
+        """One model, in the bundle a version names (None: the one that answers). Raises
+        ModelNotFound."""
+        return self._served.find(name, version).info
 
     def prior(self, name: str) -> ScoreReply:
         """The popularity prior of a model. Raises ModelNotFound, also when it has none."""
-        self._runner(name)
-        reply = self._prior(name) if self._prior is not None else None
+        reply = self._served.find(name).prior
         if reply is None:
             raise ModelNotFound(f"model {name!r} has no popularity prior")
         return reply
@@ -175,7 +167,8 @@ class Handlers:
     @property
     def is_ready(self) -> bool:
         """Whether a balancer should send work here."""
-        return self._lifecycle.is_ready and all(run.is_alive for run in self._runners.values())
+        answering = self._served.answering()
+        return self._lifecycle.is_ready and all(each.runner.is_alive for each in answering)
 
     @property
     def asks_to_leave(self) -> bool:
@@ -200,23 +193,9 @@ class Handlers:
             return error_answer(to_reply(error), request_id)
         except Exception as error:  # the shell's edge: logged here, told to the caller by its id
             return internal_error(error, request_id)
-        wait = self._runner(request.model).expected_wait()
+        line = self._served.line(request.model)  # None: unloaded since
+        wait = 0.0 if line is None else line.now.runner.expected_wait()
         return Answer(code=OK, frame=parts, request_id=request_id, reply=reply, expected_wait=wait)
-
-    def _runner(self, name: str) -> Runner:
-        runner = self._runners.get(name)
-        if runner is None:
-            known = ", ".join(sorted(self._runners)) or "none"
-            raise ModelNotFound(f"there is no model {name!r} here; models: {known}")
-        return runner
-
-
-def _check_version(request: ScoreRequest, served: str) -> None:
-    if request.version is not None and request.version != served:
-        raise ModelNotFound(
-            f"model {request.model!r} is served here as {served}, "
-            f"not in the pinned version {request.version}"
-        )
 
 
 def _encoded(reply: ScoreReply) -> Sequence[Buffer]:

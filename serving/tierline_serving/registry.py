@@ -92,6 +92,15 @@ class Registry:
             raise BundleRefused(f"{model}/{channel} names {folder.name}, which is missing")
         return folder
 
+    def place(self, model: str, bundle: str) -> Path:
+        """The folder of a bundle given by its id (``<version>@<digest12>``). Raises BundleRefused
+        when it is not here."""
+        version, _, digest = bundle.partition("@")
+        folder = self._bundles / check_folder_name(f"{model}-{version}-{digest}")
+        if not folder.is_dir():
+            raise BundleRefused(f"the registry {self.root} holds no bundle {bundle} of {model!r}")
+        return folder
+
     def promote(self, model: str, bundle: str, *, trust: Trust, channel: str) -> Path:
         """Let a channel name a bundle that is already here, given as folder name, id or version.
         Raises ConfigurationError when it is not here or ambiguous, BundleRefused when unsound."""
@@ -109,7 +118,7 @@ class Registry:
             returned = self.read_channel(model, channel).rolled_back(utc_instant(self.clock()))
             place = self._bundles / returned.current
             open_bundle(place, trust)
-            replace_file(self._channel_file(model, channel), returned.to_bytes())
+            replace_file(self.channel_file(model, channel), returned.to_bytes())
         return place
 
     def list(self) -> tuple[Published, ...]:
@@ -131,7 +140,7 @@ class Registry:
 
     def read_channel(self, model: str, channel: str) -> Channel:
         """One channel. Raises ConfigurationError when there is none by that name."""
-        file = self._channel_file(model, channel)
+        file = self.channel_file(model, channel)
         try:
             data = file.read_bytes()
         except FileNotFoundError:
@@ -158,7 +167,8 @@ class Registry:
     def _bundles(self) -> Path:
         return self.root / BUNDLES
 
-    def _channel_file(self, model: str, channel: str) -> Path:
+    def channel_file(self, model: str, channel: str) -> Path:
+        """The file that says what a channel names; it is replaced in one step, never rewritten."""
         _check_name(model, "model")
         _check_name(channel, "channel")
         return self.root / CHANNELS / model / f"{channel}.json"
@@ -193,7 +203,7 @@ class Registry:
             move_folder(staged, place)
 
     def _move(self, model: str, channel: str, folder: str, action: str) -> None:
-        file = self._channel_file(model, channel)
+        file = self.channel_file(model, channel)
         before = (
             self.read_channel(model, channel)
             if file.exists()

@@ -15,12 +15,13 @@ from tierline.wire import ScoreReply, ScoreRequest
 from tierline_serving.access.tls import Tls
 from tierline_serving.batching.batcher import BatchLimits
 from tierline_serving.bundle import Bundle, open_bundle
-from tierline_serving.registry import Registry
-from tierline_serving.repository import Loaded, Source
+from tierline_serving.registry import DEFAULT_CHANNEL, Registry
 from tierline_serving.scorer import Scorer
 from tierline_serving.server import serve
 from tierline_serving.settings import ServerSettings
+from tierline_serving.shelf import FolderShelf, Loaded, RegistryShelf, Shelf, wanted_of
 from tierline_serving.signing import Trust
+from tierline_serving.versions import VersionPolicy
 
 REGISTRY_PREFIX = "registry:"
 
@@ -37,7 +38,7 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
         "bundles",
         nargs="+",
         metavar="BUNDLE",
-        help="a bundle's folder, or registry:FOLDER/MODEL[/CHANNEL]",
+        help="a bundle's folder, or registry:FOLDER/MODEL[/CHANNEL[,CHANNEL…]]",
     )
     parser.add_argument(
         "--trust", action="append", type=Path, default=[], metavar="KEY", help="public key (PEM)"
@@ -63,12 +64,39 @@ def add_serve_options(parser: argparse.ArgumentParser, *, port: int) -> None:
     parser.add_argument("--max-batch-rows", type=int, default=BatchLimits().max_batch_rows)
     parser.add_argument("--lame-duck", type=float, default=ServerSettings().lame_duck)
     parser.add_argument("--drain", type=float, default=ServerSettings().drain)
+    _add_version_options(parser)
+
+
+def _add_version_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--versions",
+        type=VersionPolicy.parse,
+        default=VersionPolicy(),
+        metavar="POLICY",
+        help="of a registry's model: latest[:N] (of the first channel), specific:V,V or all",
+    )
+    parser.add_argument(
+        "--watch", type=float, metavar="SECONDS", help="look for a channel that moved so often"
+    )
+    parser.add_argument(
+        "--rollback-hold",
+        type=float,
+        default=ServerSettings().rollback_hold,
+        metavar="SECONDS",
+        help="keep the bundle before in memory so long for an instant roll-back; 0: not at all",
+    )
+    parser.add_argument(
+        "--unload-first",
+        action="store_true",
+        help="a bundle that does not fit beside the old one takes its place, with a gap",
+    )
 
 
 def open_bundles(options: argparse.Namespace) -> list[Bundle]:
     """The bundles named on the command line, verified. Raises BundleRefused."""
     trust = Trust.from_files(options.trust, allow_unsigned=options.allow_unsigned)
-    return [open_bundle(_place(name), trust) for name in options.bundles]
+    policy = getattr(options, "versions", VersionPolicy())  # `check` has no such option
+    return [open_bundle(_place(name, policy), trust) for name in options.bundles]
 
 
 def run_server(options: argparse.Namespace, load: Callable[[Bundle], ServedScorer]) -> int:
@@ -81,7 +109,7 @@ def run_server(options: argparse.Namespace, load: Callable[[Bundle], ServedScore
         settings,
         warm_up=_warm_up(bundles),
         prior=prior_lookup(scorers),
-        sources=_sources(options, bundles, load),
+        shelves=_shelves(options, bundles, load),
     )
 
 
@@ -100,6 +128,9 @@ def _settings(options: argparse.Namespace) -> ServerSettings:
         keys=options.keys,
         audit=audit,
         tls=_tls(options),
+        rollback_hold=options.rollback_hold,
+        watch=options.watch,
+        unload_first=options.unload_first,
     )
 
 
@@ -112,25 +143,34 @@ def _tls(options: argparse.Namespace) -> Tls | None:
     return Tls(certificate=options.tls_cert, key=options.tls_key, client_ca=options.tls_client_ca)
 
 
-def _sources(
+def _shelves(
     options: argparse.Namespace,
     bundles: Sequence[Bundle],
     load: Callable[[Bundle], ServedScorer],
-) -> dict[str, Source]:
+) -> dict[str, Shelf]:
     """Where each model is loaded from anew: the place the command line named it by."""
     trust = Trust.from_files(options.trust, allow_unsigned=options.allow_unsigned)
 
-    def source(place: str) -> Source:
-        def open_and_load() -> Loaded:
-            bundle = open_bundle(_place(place), trust)
-            scorer = load(bundle)
-            warm_up = _warm_up([bundle]).get(bundle.manifest.model)
-            return Loaded(scorer=scorer, warm_up=warm_up, prior=_prior_reply(scorer))
+    def loaded(bundle: Bundle) -> Loaded:
+        scorer = load(bundle)
+        warm_up = _warm_up([bundle]).get(bundle.manifest.model)
+        return Loaded(scorer=scorer, warm_up=warm_up, prior=_prior_reply(scorer))
 
-        return open_and_load
-
-    models = [bundle.manifest.model for bundle in bundles]
-    return {model: source(place) for model, place in zip(models, options.bundles, strict=True)}
+    shelves: dict[str, Shelf] = {}
+    for bundle, name in zip(bundles, options.bundles, strict=True):
+        if name.startswith(REGISTRY_PREFIX):
+            registry, model, channels = _in_registry(name)
+            shelves[model] = RegistryShelf(
+                registry=registry,
+                model=model,
+                channels=channels,
+                policy=options.versions,
+                trust=trust,
+                load=loaded,
+            )
+        else:
+            shelves[bundle.manifest.model] = FolderShelf(path=Path(name), trust=trust, load=loaded)
+    return shelves
 
 
 def prior_lookup(scorers: Sequence[ServedScorer]) -> Callable[[str], ScoreReply | None]:
@@ -156,16 +196,25 @@ def _warm_up(bundles: Sequence[Bundle]) -> dict[str, ScoreRequest]:
     return {model: pairs[0][0] for model, pairs in golden.items() if pairs}
 
 
-def _place(name: str) -> Path:
+def _place(name: str, policy: VersionPolicy) -> Path:
+    """The folder of the bundle that answers first."""
     if not name.startswith(REGISTRY_PREFIX):
         return Path(name)
+    registry, model, channels = _in_registry(name)
+    default = wanted_of(registry, model, channels, policy).default
+    assert default is not None  # a registry always says which
+    return registry.place(model, default)
+
+
+def _in_registry(name: str) -> tuple[Registry, str, tuple[str, ...]]:
+    """The registry, the model and the channels that ``registry:FOLDER/MODEL[/CHANNELS]`` names."""
     folder, _, rest = name.removeprefix(REGISTRY_PREFIX).rpartition("/")
     if (Path(folder) / "channels").is_dir():
-        return Registry(Path(folder)).resolve(rest)
+        return Registry(Path(folder)), rest, (DEFAULT_CHANNEL,)
     folder, _, model = folder.rpartition("/")
     if not folder or not (Path(folder) / "channels").is_dir():
         raise ConfigurationError(
             f"{name!r} names no registry; write registry:FOLDER/MODEL or registry:FOLDER/MODEL/"
             "CHANNEL"
         )
-    return Registry(Path(folder)).resolve(model, rest)
+    return Registry(Path(folder)), model, tuple(dict.fromkeys(rest.split(",")))

@@ -26,14 +26,19 @@ from tierline_serving.batching.runner import BatchReport
 from tierline_serving.front.calls import Calls
 from tierline_serving.front.connections import guarded_protocol
 from tierline_serving.front.listeners import accept_all, address, listen
-from tierline_serving.handlers import Handlers, PriorLookup
+from tierline_serving.handlers import Handlers
 from tierline_serving.lifecycle import Event, Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.oip.routes import OpenInference
-from tierline_serving.repository import WARM_UP_TIMEOUT, Repository, Source
+from tierline_serving.repository import Repository, RepositoryOptions, Seen
 from tierline_serving.scorer import Scorer
+from tierline_serving.served import Served
 from tierline_serving.settings import KEEP_ALIVE, ServerSettings
+from tierline_serving.shelf import Shelf
 from tierline_serving.statistics import Statistics
+from tierline_serving.warming import warm
+
+PriorLookup = Callable[[str], ScoreReply | None]
 
 EXIT_DONE, EXIT_FAILED = 0, 1
 
@@ -49,7 +54,7 @@ def serve(
     *,
     warm_up: Mapping[str, ScoreRequest] | None = None,
     prior: PriorLookup | None = None,
-    sources: Mapping[str, Source] | None = None,
+    shelves: Mapping[str, Shelf] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> int:
     """Serve the scorers until SIGTERM or SIGINT; returns an exit code.
@@ -57,14 +62,14 @@ def serve(
     ``warm_up`` maps a model to a request scored before the endpoint says it is ready; when one
     fails, nothing is served. The first signal drains: not ready, ``Connection: close`` on every
     answer, still accepting for ``lame_duck`` seconds, then at most ``drain`` more to finish. A
-    second one leaves at once. ``sources`` says where a model is loaded from when an admin asks for
-    it. SIGHUP reads the key file again at once. Returns 0 when everything accepted was answered,
-    else 1. Owns the scorers: they are closed on the way out. Raises ConfigurationError when it
-    cannot listen.
+    second one leaves at once. ``shelves`` says where a model is loaded from when an admin asks for
+    it, or when the settings say to watch. SIGHUP reads the key file again at once. Returns 0 when
+    everything accepted was answered, else 1. Owns the scorers: they are closed on the way out.
+    Raises ConfigurationError when it cannot listen.
     """
     settings = settings or ServerSettings()
     server = Server(
-        scorers, settings, warm_up=warm_up, prior=prior, sources=sources, say=say or _print
+        scorers, settings, warm_up=warm_up, prior=prior, shelves=shelves, say=say or _print
     )
     sockets = listen(settings)
     try:
@@ -118,7 +123,7 @@ class Server:
         *,
         warm_up: Mapping[str, ScoreRequest] | None = None,
         prior: PriorLookup | None = None,
-        sources: Mapping[str, Source] | None = None,
+        shelves: Mapping[str, Shelf] | None = None,
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
@@ -134,12 +139,21 @@ class Server:
         def make_runner(scorer: Scorer) -> Runner:
             return Runner(scorer, settings.batch, on_batch=count)
 
-        self._runners = _runners(scorers, make_runner, self._warm_up)
-        priors: dict[str, ScoreReply | None] = {}
-        self._repository = Repository(self._runners, make_runner, sources=sources, priors=priors)
-        handlers = Handlers(
-            self._runners, settings, self._lifecycle, metrics, prior=_latest(priors, prior)
+        runners = _runners(scorers, make_runner, self._warm_up)
+        priors = {name: prior(name) for name in runners} if prior is not None else {}
+        self._served = Served.of(runners, priors)
+        self._repository = Repository(
+            self._served,
+            make_runner,
+            shelves=shelves,
+            options=RepositoryOptions(
+                max_rows=settings.batch.max_batch_rows,
+                hold=settings.rollback_hold,
+                unload_first=settings.unload_first,
+            ),
         )
+        handlers = Handlers(self._served, settings, self._lifecycle, metrics)
+        self._audit = None if settings.audit is None else AuditLog(settings.audit)
         self._gate = None if settings.keys is None else Gate(Keyring(settings.keys))
         app = App(
             handlers,
@@ -149,7 +163,7 @@ class Server:
                 Calls(handlers, settings),
                 repository=self._repository,
                 statistics=statistics,
-                audit=None if settings.audit is None else AuditLog(settings.audit),
+                audit=self._audit,
             ),
         )
         self._http = _Uvicorn(_uvicorn_config(app, settings))
@@ -168,8 +182,8 @@ class Server:
             loop.add_signal_handler(number, self._on_signal)
         if self._gate is not None:
             loop.add_signal_handler(signal.SIGHUP, self._gate.look)
-        for runner in self._runners.values():
-            runner.start()
+        for generation in self._served:
+            generation.runner.start()
         serving = asyncio.create_task(self._http.serve(sockets=list(sockets)))
         try:
             failed = await self._until_told(serving, sockets)
@@ -186,6 +200,7 @@ class Server:
         """Warm up, say so, and wait for a signal; True when the start failed."""
         asked = asyncio.create_task(self._asked_to_stop.wait())
         warming = asyncio.create_task(self._warm())
+        watching: asyncio.Task[None] | None = None
         try:
             await asyncio.wait({asked, warming, serving}, return_when=asyncio.FIRST_COMPLETED)
             if warming.done() and warming.exception() is not None:
@@ -194,18 +209,39 @@ class Server:
             if warming.done() and not serving.done():
                 self._lifecycle.on(Event.WARMED)
                 self._say(self._ready_line(sockets))
+                if self._settings.watch is not None:
+                    watch = self._repository.watch(self._settings.watch, self._told)
+                    watching = asyncio.create_task(watch)
                 await asyncio.wait({asked, serving}, return_when=asyncio.FIRST_COMPLETED)
             return serving.done()
         finally:
-            asked.cancel()
-            warming.cancel()
+            for task in (asked, warming, watching):
+                if task is not None:
+                    task.cancel()
 
     async def _warm(self) -> None:
+        max_rows = self._settings.batch.max_batch_rows
         for name, request in self._warm_up.items():
-            runner = self._runners[name]
-            runner.scorer.validate(request)
-            await runner.submit(request, time.monotonic() + WARM_UP_TIMEOUT)
-            runner.forget_costs()
+            scorer = self._served.find(name).runner.scorer
+            # On a thread: the loop answers probes meanwhile, and nobody else scores yet.
+            await asyncio.to_thread(warm, scorer, request, max_rows)
+        for seen in await self._repository.look(time.monotonic()):
+            if seen.failure:
+                self._say(f"not loaded, going on without: {seen.failure}")
+
+    async def _told(self, seen: Seen) -> None:
+        """Write down what watching the registry has led to."""
+        _log.info("registry watched", extra={"model": seen.model, "bundle": seen.bundle})
+        if self._audit is not None:
+            outcome = "failed" if seen.failure else "done"
+            why = {"reason": seen.failure} if seen.failure else {"bundle": seen.bundle}
+            await asyncio.to_thread(
+                self._audit.append,
+                actor="watch",
+                action="model.load",
+                subject=seen.model,
+                detail={"outcome": outcome, **why},
+            )
 
     async def _leave(self, serving: asyncio.Task[None], sockets: Sequence[socket.socket]) -> int:
         """Drain; returns how many accepted requests were left without an answer of a model."""
@@ -225,7 +261,7 @@ class Server:
             unanswered = 0
             if not serving.done():
                 reason = "the endpoint is leaving and could not finish in time; ask another"
-                unanswered = sum(run.abandon(reason) for run in self._runners.values())
+                unanswered = sum(each.runner.abandon(reason) for each in self._served)
                 self._http.force_exit = self._told_twice.is_set()
             await serving
         finally:
@@ -245,8 +281,9 @@ class Server:
         (self._asked_to_stop if self._signals == 1 else self._told_twice).set()
 
     def _close_runners(self, timeout: float) -> None:
-        for name, runner in self._runners.items():
-            if not runner.close(timeout):
+        for generation in self._served:
+            if not generation.runner.close(timeout):
+                name = generation.info.name
                 _log.error("scoring thread did not stop", extra={"model": name})
 
     def _complain(self, error: BaseException | None) -> None:
@@ -257,7 +294,7 @@ class Server:
     def _ready_line(self, sockets: Sequence[socket.socket]) -> str:
         tls = self._settings.tls is not None
         where = " and ".join(address(each, tls=tls) for each in sockets)
-        infos = [runner.scorer.info for runner in self._runners.values()]
+        infos = [generation.info for generation in self._served.answering()]
         what = "; ".join(f"model {info.name}, bundle {info.bundle}" for info in infos)
         return f"ready on {where} ({what})"
 
@@ -277,17 +314,6 @@ def _runners(
     if unknown := sorted(set(warm_up) - set(runners)):
         raise ConfigurationError(f"warm-up requests for models not served: {', '.join(unknown)}")
     return runners
-
-
-def _latest(priors: Mapping[str, ScoreReply | None], first: PriorLookup | None) -> PriorLookup:
-    """The prior of the bundle loaded last, else the one the process was started with."""
-
-    def look_up(name: str) -> ScoreReply | None:
-        if name in priors:
-            return priors[name]
-        return None if first is None else first(name)
-
-    return look_up
 
 
 def _uvicorn_config(app: App, settings: ServerSettings) -> uvicorn.Config:

@@ -21,6 +21,7 @@ DEFAULT_READ_TIMEOUT = 10.0  # for a body that comes in pieces
 DEFAULT_MAX_HELD_BYTES = 256 * 1024 * 1024  # sixteen requests of the largest size
 DEFAULT_MAX_CONNECTIONS = 4096  # open at once; some 20 kB each
 DEFAULT_WRITE_TIMEOUT = 30.0  # for a caller to read the answer that was written
+DEFAULT_ROLLBACK_HOLD = 600.0  # long enough to see that a new bundle is no good
 KEEP_ALIVE = 5  # the client's pool gives idle connections up sooner, so that none goes stale
 
 
@@ -50,6 +51,9 @@ class ServerSettings:
     tls: Tls | None = None
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     max_held_bytes: int = DEFAULT_MAX_HELD_BYTES  # of large bodies being read or answered
+    rollback_hold: float = DEFAULT_ROLLBACK_HOLD  # the bundle before stays in memory so long
+    watch: float | None = None  # between looks at the registry; None: loads are asked for
+    unload_first: bool = False  # what does not fit beside the old bundle takes its place
 
     def __post_init__(self) -> None:
         self._check_addresses()
@@ -69,7 +73,9 @@ class ServerSettings:
             )
         for name in ("default_timeout", "max_timeout", "read_timeout", "write_timeout"):
             _check_seconds(name, getattr(self, name), above_zero=True)
-        for name in ("lame_duck", "drain"):
+        if self.watch is not None:
+            _check_seconds("watch", self.watch, above_zero=True)
+        for name in ("lame_duck", "drain", "rollback_hold"):
             _check_seconds(name, getattr(self, name), above_zero=False)
         if self.default_timeout > self.max_timeout:
             raise ConfigurationError(

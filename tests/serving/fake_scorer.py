@@ -28,9 +28,9 @@ class FakeScorer:
     While ``gate`` is clear, ``score`` waits in the scoring thread; ``entered`` tells that it does.
     """
 
-    def __init__(self, name: str = "ranker") -> None:
+    def __init__(self, name: str = "ranker", *, bundle: str = BUNDLE) -> None:
         self.info = ModelInfo(
-            name=name, bundle=BUNDLE, kind="sequence", tier="edge", engine="fake", kernels="none"
+            name=name, bundle=bundle, kind="sequence", tier="edge", engine="fake", kernels="none"
         )
         self.gate = threading.Event()
         self.gate.set()
@@ -57,7 +57,7 @@ class FakeScorer:
         if any(POISON in ids for ids in batch):
             raise PoisonError("the database password is hunter2")
         return [
-            ScoreReply(model=self.info.name, bundle=BUNDLE, scores=ids.astype(np.float32))
+            ScoreReply(model=self.info.name, bundle=self.info.bundle, scores=ids.astype(np.float32))
             for ids in batch
         ]
 

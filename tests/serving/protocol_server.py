@@ -6,6 +6,7 @@ holds a file `second`, the model `taste` is loaded in its version 2.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -25,11 +26,11 @@ from tierline_edge.scorer import load_scorer
 from tierline_serving.access.tls import Tls
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.manifest import DTYPES, TensorSpec
-from tierline_serving.repository import Loaded
 from tierline_serving.requests import TensorRequests
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.server import serve
 from tierline_serving.settings import ServerSettings
+from tierline_serving.shelf import Loaded, PlainShelf, Shelf
 from tierline_serving.signing import Trust
 
 WIDTH = 2  # numbers a row
@@ -106,8 +107,10 @@ def main() -> int:
         *(SumScorer(dtype) for dtype in DTYPES),
         SumScorer("float32", has_query=False),
     ]
-    sources = {name: lambda name=name: load(name) for name in ("ranker", "taste")}
-    return serve(scorers, ServerSettings(**options), sources=sources)
+    shelves: dict[str, Shelf] = {
+        name: PlainShelf(functools.partial(load, name)) for name in ("ranker", "taste")
+    }
+    return serve(scorers, ServerSettings(**options), shelves=shelves)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from tierline_serving.batching import BatchLimits, Runner
 from tierline_serving.handlers import Handlers
 from tierline_serving.lifecycle import Event, Lifecycle
 from tierline_serving.metrics import Metrics
+from tierline_serving.served import Generation, Line, Served
 from tierline_serving.settings import ServerSettings
 
 MAX_BODY = 64 * 1024
@@ -43,6 +44,7 @@ class Endpoint:
     scorer: FakeScorer
     runner: Runner
     lifecycle: Lifecycle
+    served: Served
 
     async def get(self, path: str, method: str = "GET") -> Caller:
         return await Caller([b""]).call(self.app, path, method)
@@ -68,10 +70,10 @@ async def endpoint(
     runner.start()
     if warm:
         lifecycle.on(Event.WARMED)
-    prior = {"ranker": PRIOR}.get
-    handlers = Handlers({"ranker": runner}, config, lifecycle, metrics, prior=prior)
+    served = Served.of({"ranker": runner}, {"ranker": PRIOR})
+    handlers = Handlers(served, config, lifecycle, metrics)
     try:
-        yield Endpoint(App(handlers, config), scorer, runner, lifecycle)
+        yield Endpoint(App(handlers, config), scorer, runner, lifecycle, served)
     finally:
         scorer.gate.set()
         assert runner.close(timeout=20)
@@ -245,15 +247,23 @@ def test_a_pinned_version_that_is_not_served_is_refused() -> None:
     asyncio.run(scenario())
 
 
-def test_a_pinned_version_swapped_away_while_queued_is_refused() -> None:
+def test_a_call_that_was_queued_when_a_swap_came_is_answered_by_the_bundle_it_began_with() -> None:
     async def scenario() -> None:
         async with endpoint() as node:
-            swapped = ScoreReply(
-                model="ranker", bundle="2@ffffffffffff", scores=np.zeros(1, np.float32)
-            )
-            node.scorer.score = lambda requests: [swapped]  # type: ignore[method-assign]
-            answer = await node.score(a_request(1, version=BUNDLE))
-            assert (answer.status, answer.error.code) == (404, "model_not_found")
+            await occupy(node)
+            queued = asyncio.create_task(node.score(a_request(5, version=BUNDLE)))
+            await until(lambda: node.runner.unanswered == 2)
+            other = Runner(FakeScorer(bundle="2@ffffffffffff"))
+            other.start()
+            (left,) = node.served.move("ranker", Line.of(Generation(other)))
+            swapped = await node.score(a_request(6))
+            node.scorer.gate.set()
+            answer = await queued
+            assert (answer.status, answer.headers["x-tierline-bundle"]) == (200, BUNDLE)
+            assert swapped.headers["x-tierline-bundle"] == "2@ffffffffffff"
+            await left.released()
+            assert left.calls == 0
+            assert other.close(timeout=20)
 
     asyncio.run(scenario())
 

@@ -136,7 +136,7 @@ def test_told_to_stop_under_load_it_answers_all_it_accepted_and_exits_0(
         # A connection the kernel had queued when the listener closed is refused late: by a reset.
         early = [why for at, why in load.failures if at < signalled_at + 0.9 * LAME_DUCK]
         assert early == []
-        assert load.answered == scored - 1, load.failures  # one is the warm-up
+        assert load.answered == scored, load.failures
 
 
 def started_request(port: int) -> http.client.HTTPConnection:

@@ -13,7 +13,7 @@ class Scope(Enum):
 
     SCORE = "score"  # scoring, and what describes the models
     METRICS = "metrics"  # metrics and statistics
-    ADMIN = "admin"  # the index of models, load and unload
+    ADMIN = "admin"  # the index of models; load, unload, roll back, label
 
 
 # Probes carry no keys, and tell nothing but yes or no.
@@ -25,6 +25,8 @@ _BY_OPERATION: Final = {
     Operation.INDEX: Scope.ADMIN,
     Operation.LOAD: Scope.ADMIN,
     Operation.UNLOAD: Scope.ADMIN,
+    Operation.ROLL_BACK: Scope.ADMIN,
+    Operation.LABEL: Scope.ADMIN,
 }
 
 

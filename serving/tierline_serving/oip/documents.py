@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tierline import __version__
+from tierline_serving.model_states import ModelState
 from tierline_serving.oip.requests import InputSpec
 from tierline_serving.oip.signatures import OutputSpec, Signature
-from tierline_serving.repository import ModelState
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.statistics import BundleStatistics, Sum
 
@@ -23,11 +23,14 @@ def server_document() -> dict[str, object]:
     return {"name": "tierline", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
-def model_document(info: ModelInfo, signature: Signature) -> dict[str, object]:
-    """``GET /v2/models/{m}``; what a request may leave out is told by the configuration."""
+def model_document(
+    info: ModelInfo, signature: Signature, versions: Sequence[str]
+) -> dict[str, object]:
+    """``GET /v2/models/{m}``, with the bundles that may be asked for by name; what a request may
+    leave out is told by the configuration."""
     return {
         "name": info.name,
-        "versions": [info.bundle],
+        "versions": list(versions),
         "platform": f"tierline_{info.kind}",
         "inputs": [_tensor(spec) for spec in signature.inputs.values()],
         "outputs": [_tensor(spec) for spec in signature.outputs],

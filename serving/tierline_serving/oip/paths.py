@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import unquote
 
+from tierline_serving.versions import LABEL_PREFIX
+
 
 class Operation(Enum):
     """What a request under /v2 asks for; the value is the only verb it takes."""
@@ -23,6 +25,8 @@ class Operation(Enum):
     INDEX = ("index", "POST")
     LOAD = ("load", "POST")
     UNLOAD = ("unload", "POST")
+    ROLL_BACK = ("roll-back", "POST")
+    LABEL = ("label", "POST")
     UNSERVED = ("unserved", "")
 
     @property
@@ -33,11 +37,12 @@ class Operation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An operation, with the model and version it is about."""
+    """An operation, with the model and version it is about, and the label it moves."""
 
     operation: Operation
     model: str = ""
     version: str | None = None
+    label: str = ""
 
 
 _ABOUT_A_MODEL = {
@@ -73,6 +78,10 @@ def target_of(path: str) -> Target | None:
         case ("v2", "models", model, "versions", version, *rest) if model and version:
             operation = _ABOUT_A_MODEL.get(tuple(rest))
             return None if operation is None else Target(operation, model, version)
+        case ("v2", "models", model, "labels", label, *rest) if model and label:
+            operation = _ABOUT_A_MODEL.get(tuple(rest))
+            version = LABEL_PREFIX + label
+            return None if operation is None else Target(operation, model, version)
         case ("v2", "models", model, *rest) if model:
             operation = _ABOUT_A_MODEL.get(tuple(rest))
             return None if operation is None else Target(operation, model)
@@ -80,6 +89,10 @@ def target_of(path: str) -> Target | None:
             return Target(Operation.LOAD, model)
         case ("v2", "repository", "models", model, "unload") if model:
             return Target(Operation.UNLOAD, model)
+        case ("v2", "repository", "models", model, "rollback") if model:
+            return Target(Operation.ROLL_BACK, model)
+        case ("v2", "repository", "models", model, "labels", label) if model and label:
+            return Target(Operation.LABEL, model, label=label)
         case ("v2", area, *_) if area in _UNSERVED_BELOW:
             return Target(Operation.UNSERVED)
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from tierline import BadRequest, CallError
@@ -30,10 +31,12 @@ from tierline_serving.oip.documents import (
 from tierline_serving.oip.paths import Operation, Target, target_of
 from tierline_serving.oip.requests import HEADER_LENGTH, parse_document, parse_infer
 from tierline_serving.oip.responses import infer_response, json_response
-from tierline_serving.oip.signatures import Signature, pinned_version
+from tierline_serving.oip.signatures import Signature
 from tierline_serving.repository import Repository
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.statistics import Statistics
+
+Change = Callable[[Mapping[str, str]], Awaitable[str]]  # as Repository.change
 
 
 class OpenInference:
@@ -44,16 +47,18 @@ class OpenInference:
         calls: Calls,
         *,
         repository: Repository | None = None,
+        change: Change | None = None,
         statistics: Statistics | None = None,
         audit: AuditLog | None = None,
     ) -> None:
         self._calls = calls
         self._handlers = calls.handlers
         self._repository = repository
+        self._change_models = change or (None if repository is None else repository.change)
         self._statistics = statistics or Statistics()
         self._audit = audit
         self._limits = Limits(max_frame_bytes=calls.settings.max_body_bytes)
-        self._signatures: dict[str, tuple[ModelInfo, Signature]] = {}
+        self._signatures: dict[tuple[str, str], tuple[ModelInfo, Signature]] = {}
 
     async def handle(
         self, scope: Scope, receive: Receive, send: Send, caller: Caller | None
@@ -87,21 +92,23 @@ class OpenInference:
     # Inference
 
     async def _infer(self, target: Target, arrived: Arrived) -> tuple[Response, ScoreReply]:
-        info, signature = self._model(target.model)
+        info, signature = self._model(target)
         length = arrived.headers.get(HEADER_LENGTH)
         request = parse_infer(arrived.body, length, signature.inputs, self._limits)
         signature.check_outputs(request)
-        version = pinned_version(info, target.version)
+        version = None if target.version is None else info.bundle
         reply = await self._calls.score(
             signature.score_request(target.model, version, request), arrived, request.timeout
         )
         return infer_response(request, reply, signature.answered(reply)), reply
 
-    def _model(self, name: str) -> tuple[ModelInfo, Signature]:
-        info = self._handlers.model(name)
-        known = self._signatures.get(name)
+    def _model(self, target: Target) -> tuple[ModelInfo, Signature]:
+        info = self._handlers.model(target.model, target.version)
+        known = self._signatures.get((info.name, info.bundle))
         if known is None or known[0] is not info:
-            known = self._signatures[name] = (info, Signature.of(info))
+            if len(self._signatures) >= _MOST_SIGNATURES:
+                self._signatures.clear()  # those of bundles long gone
+            known = self._signatures[info.name, info.bundle] = (info, Signature.of(info))
         return known
 
     # Everything else
@@ -144,11 +151,11 @@ class OpenInference:
                 return self._described_model(target)
 
     def _described_model(self, target: Target) -> Response:
-        info, signature = self._model(target.model)
-        self._handlers.check_version(target.model, pinned_version(info, target.version))
+        info, signature = self._model(target)
         match target.operation:
             case Operation.MODEL:
-                return json_response(model_document(info, signature))
+                versions = [each.bundle for each in self._handlers.versions(info.name)]
+                return json_response(model_document(info, signature, versions))
             case Operation.MODEL_READY:
                 ready = self._handlers.is_ready
                 return json_response({"name": info.name, "ready": ready}, 200 if ready else 503)
@@ -171,31 +178,36 @@ class OpenInference:
             if not isinstance(only_ready, bool):
                 raise BadRequest("ready must be true or false")
             return json_response(index_document(self._repository.index(), only_ready=only_ready))
-        if caller is None:
+        if caller is None or self._change_models is None:
             raise Refused(
                 "not_permitted",
                 "loading and unloading need access control: start with --keys, and come with a key "
                 "of scope admin",
             )
+        asked = {"do": target.operation.value[0], "model": target.model}
+        if target.operation is Operation.LABEL:
+            asked |= {"label": target.label, "version": _version_brought(document)}
         _check_nothing_brought(document)
         # Shielded: a caller who hangs up must not leave a swap half done.
-        await asyncio.shield(self._load_or_unload(self._repository, target, caller))
-        return json_response({})
+        bundle = await asyncio.shield(self._changed(self._change_models, asked, caller))
+        known = target.operation in (Operation.ROLL_BACK, Operation.LABEL)
+        return json_response({"name": target.model, "version": bundle} if known else {})
 
-    async def _load_or_unload(self, repository: Repository, target: Target, caller: Caller) -> None:
-        action = "load" if target.operation is Operation.LOAD else "unload"
-        change = repository.load if action == "load" else repository.unload
+    async def _changed(self, change: Change, asked: Mapping[str, str], caller: Caller) -> str:
+        action, model = asked["do"], asked["model"]
+        about = {name: text for name, text in asked.items() if name not in ("do", "model")}
         # Asked first: what cannot be written down is not done.
-        await self._record(caller, action, target.model, {"outcome": "asked"})
+        await self._record(caller, action, model, {**about, "outcome": "asked"})
         outcome: dict[str, str] = {"outcome": "failed"}
         try:
-            bundle = await change(target.model)
-            outcome = {"outcome": "done", "bundle": bundle or ""}
+            bundle = await change(asked)
+            outcome = {"outcome": "done", "bundle": bundle}
         except CallError as error:
             outcome["reason"] = str(error)
             raise
         finally:
-            await self._record(caller, action, target.model, outcome)
+            await self._record(caller, action, model, {**about, **outcome})
+        return bundle
 
     async def _record(
         self, caller: Caller, action: str, model: str, detail: dict[str, str]
@@ -210,7 +222,16 @@ class OpenInference:
             )
 
 
+_MOST_SIGNATURES: Final = 256
 _UNSERVED_PARTS: Final = "shared memory, tracing, logging settings and text generation"
+
+
+def _version_brought(document: dict[str, object]) -> str:
+    """The version a label is to name; it is taken out of the document."""
+    version = document.pop("version", None)
+    if not isinstance(version, str) or not version:
+        raise BadRequest('say which loaded bundle the label is to name: {"version": "…"}')
+    return version
 
 
 def _check_nothing_brought(document: dict[str, object]) -> None:

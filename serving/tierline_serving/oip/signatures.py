@@ -111,14 +111,6 @@ class Signature:
                 )
 
 
-def pinned_version(info: ModelInfo, version: str | None) -> str | None:
-    """The bundle id a version in a path names: the id itself or the part before its ``@``.
-
-    A version that is not served comes back as it is, for the endpoint to refuse.
-    """
-    return info.bundle if version == info.bundle.partition("@")[0] else version
-
-
 def _tensor_input(given: Mapping[str, object]) -> InputSpec:
     shape = given["shape"]
     assert isinstance(shape, list | tuple)
