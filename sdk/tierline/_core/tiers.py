@@ -186,14 +186,13 @@ class TierState:
 
     def headroom(self, model: str, now: float) -> float:
         """The part of all limits that is free: 1.0 when idle, 0.0 when full or all breakers are
-        open. An endpoint that cannot be reached has none."""
+        open. An endpoint that cannot be reached has none. Where only a breaker's probe could go,
+        the whole is free: its permits are few, and unless one is used nothing ever heals."""
+        healthy = [e for e in self.endpoints if e.is_healthy(model, now)]
+        if not healthy:
+            return float(self.has_room(model, now))
         whole = sum(e.limiter.limit for e in self.endpoints)
-        free = sum(
-            max(0.0, e.limiter.limit - e.inflight)
-            for e in self.endpoints
-            if e.is_healthy(model, now)
-        )
-        return free / whole
+        return sum(max(0.0, e.limiter.limit - e.inflight) for e in healthy) / whole
 
     def load_share(self, model: str, now: float) -> float:
         """The share of its traffic that this tier can take, by the formula of failover."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierline._config import EscalationPolicy, LimiterPolicy
+from tierline import _exceptions as errors
+from tierline._config import EscalationPolicy, LimiterPolicy, RetryPolicy
 from tierline._core.commands import StartAttempt
 from tierline._core.escalation import FEWEST, Pressure
 from tierline._core.fleet import Fleet
@@ -109,3 +110,24 @@ def test_a_stale_latency_of_the_cloud_does_not_keep_calls_away_for_good() -> Non
     driver = Driver(fleet, key=None, begin=5.0).succeed(reply(uncertainty=0.9), at=5.01)
     assert driver.answer.reason == "escalation_refused: deadline"
     assert escalates(fleet, 0.9, now=10.5)
+
+
+def test_a_cloud_that_was_away_is_asked_again_when_its_breakers_wait_is_over() -> None:
+    ample = EscalationPolicy(budget=1.0, burst=1000.0)
+    fleet = Fleet(config(escalation=ample, retry=RetryPolicy(per_tier=1)))
+    dice = random.Random(8)
+
+    def answered_by_the_cloud(now: float, *, cloud_is_up: bool) -> bool:
+        given = reply(uncertainty=0.5 + 0.5 * dice.random())
+        driver = Driver(fleet, key=None, begin=now).succeed(given, at=now)
+        while any(isinstance(c, StartAttempt) for c in driver.commands):
+            if cloud_is_up:
+                driver.succeed(reply(uncertainty=None, threshold=None), at=now)
+            else:
+                driver.fail(errors.ConnectFailed("cut"), at=now)
+        return driver.answer.tier != "edge"
+
+    for i in range(300):  # thirty seconds with doubtful calls and no cloud
+        assert not answered_by_the_cloud(0.1 * i, cloud_is_up=False)
+    back = [answered_by_the_cloud(30.0 + 0.1 * i, cloud_is_up=True) for i in range(300)]
+    assert all(back[-50:])
