@@ -98,17 +98,18 @@ def _rows(figures: Figures) -> dict[str, str]:
 
 
 def answers_again(
-    outcomes: Sequence[Outcome], events: Sequence[Event], *, after: str, endpoint: str, name: str
-) -> list[Event]:
-    """The first answer of ``endpoint`` to a call made after the event ``after``, if any."""
-    since = [event.at for event in events if event.label == after]
+    outcomes: Sequence[Outcome], events: Sequence[Event], *, after: str, endpoint: str
+) -> tuple[float, float] | None:
+    """When ``endpoint`` first answered a call made after the event ``after``, and how long after
+    it, in seconds; None when it never did."""
+    since = next(event.at for event in events if event.label == after)
     ends = [
         one.at + attempt.ended
         for one in outcomes
         for attempt in one.attempts
-        if since and one.at >= since[0] and (attempt.endpoint, attempt.outcome) == (endpoint, "ok")
+        if one.at >= since and (attempt.endpoint, attempt.outcome) == (endpoint, "ok")
     ]
-    return [Event(at=min(ends), label=f"{name} answers again")] if ends else []
+    return (min(ends), min(ends) - since) if ends else None
 
 
 def timeline_of(events: Sequence[Event]) -> str:

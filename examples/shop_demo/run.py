@@ -98,8 +98,9 @@ def _demo(options: argparse.Namespace) -> Figures:
         edge_only = _pass("edge only", replace(calm, mode="edge_only"))
         cloud_only = _pass("cloud only", replace(calm, mode="cloud_only"))
         outcomes = dict(zip(PASSES, (edge_only, tiered, cloud_only), strict=True))
-        recovered = _recovered(tiered, director.events, servers)
+        recovered, after = _recoveries(tiered, director.events, servers)
         figures = _tell(work, outcomes, director.events, recovered, time.monotonic() - began)
+        figures["recovery"] = after
         if options.keep:
             say(f"serving on: edge={servers.edge}, cloud={servers.cloud}; Ctrl-C ends it")
             signal.pause()
@@ -156,13 +157,23 @@ def _pass(name: str, plan: Plan, director: Director | None = None) -> list[Outco
     return load.outcomes
 
 
-def _recovered(tiered: Sequence[Outcome], events: Sequence[Event], servers: Servers) -> list[Event]:
-    """When the callers had their first answers from what was mended."""
-    edge, cloud = servers.edge[0], servers.cloud[0]
-    return [
-        *answers_again(tiered, events, after="cloud restored", endpoint=cloud, name="cloud"),
-        *answers_again(tiered, events, after="edge-1 restarted", endpoint=edge, name="edge-1"),
-    ]
+def _recoveries(
+    tiered: Sequence[Outcome], events: Sequence[Event], servers: Servers
+) -> tuple[list[Event], dict[str, float | None]]:
+    """When the callers had their first answers from what was mended, and how long that took; a
+    place that never answered again is named too."""
+    mended = (
+        ("cloud", "cloud restored", servers.cloud[0]),
+        ("edge-1", "edge-1 restarted", servers.edge[0]),
+    )
+    told, seconds = [], {}
+    for name, after, endpoint in mended:
+        found = answers_again(tiered, events, after=after, endpoint=endpoint)
+        seconds[name] = round(found[1], 2) if found else None
+        last = max(one.at for one in tiered)
+        label = f"{name} answers again" if found else f"{name} HAS NOT ANSWERED AGAIN"
+        told.append(Event(at=found[0] if found else last, label=label))
+    return told, seconds
 
 
 def _tell(
