@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from population import accepted_points
 
-from tierline._core.control import ControlPolicy, EscalationControl
+from tierline._config import EscalationPolicy
+from tierline._core.control import EscalationControl
 from tierline_cloud.certificate import METHODS, empirical_risks, threshold_grid
 from tierline_cloud.data import Sequences, Split, leave_one_out, read_interactions
 from tierline_cloud.evaluation import (
@@ -141,7 +142,7 @@ def measure(path: Path) -> dict[str, object]:
     edge_ndcg, cloud_ndcg = ndcg(edge.ranks, 10)[others], ndcg(cloud.ranks, 10)[others]
     grid = threshold_grid(u[learners])
     retention = paired_retention(edge_ndcg, cloud_ndcg)
-    control = EscalationControl(ControlPolicy(mode="budget_first", budget=0.2), None)
+    control = EscalationControl(EscalationPolicy(mode="budget_first", budget=0.2))
     calls = sorted(u[others][:10_000].tolist())  # from the easiest to the hardest call
     spent = sum(control.decide(call).escalate for call in calls)
     return {

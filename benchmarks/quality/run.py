@@ -17,7 +17,8 @@ import numpy as np
 from population import accepted_points, draw_calls, true_risks
 from shadow_traffic import Traffic, first_rings
 
-from tierline._core.control import ControlPolicy, EscalationControl
+from tierline._config import EscalationPolicy
+from tierline._core.control import EscalationControl
 from tierline_cloud.certificate import METHODS, hoeffding_bentkus_p_value, threshold_grid
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -65,7 +66,7 @@ def budget_error() -> float:
     for budget in (0.05, 0.1, 0.2, 0.5):
         for seed in range(10):
             rng = random.Random(seed)
-            control = EscalationControl(ControlPolicy(mode="budget_first", budget=budget), None)
+            control = EscalationControl(EscalationPolicy(mode="budget_first", budget=budget))
             spent = sum(control.decide(rng.betavariate(*shape)).escalate for shape in shapes)
             worst = max(worst, abs(spent / len(shapes) - budget))
     return 100 * worst

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from tierline_edge.session import Session
 from tierline_serving.bundle import Bundle
+from tierline_serving.certified import told
 from tierline_serving.scorer import ModelInfo
 
 
@@ -27,5 +28,6 @@ def describe(bundle: Bundle, session: Session, *, kernels: str) -> ModelInfo:
             "threads": session.threads,
             "signed_by": bundle.signed_by,
             "items": None if manifest.sequence is None else manifest.sequence.items,
+            **told(manifest),
         },
     )

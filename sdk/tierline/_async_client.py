@@ -6,11 +6,13 @@ from types import TracebackType
 from typing import Self
 
 from tierline._base_client import BaseClient, Candidates, Query
-from tierline._channels import AsyncChannel, ModelDescription, open_async_channel
+from tierline._channels import AsyncChannel, ModelDescription, Outgoing, open_async_channel
 from tierline._config import Criticality, Mode, Sovereignty
+from tierline._core.call import ScoreCall
 from tierline._core.probing import Prober
 from tierline._exceptions import TierlineError, Unavailable
 from tierline._shells import asyncio as shell
+from tierline._shells.errands import AsyncErrands
 from tierline._shells.probing import AsyncProbes
 from tierline._types import Answer
 
@@ -29,6 +31,10 @@ class AsyncClient(BaseClient):
             endpoint.url: open_async_channel(endpoint.url, self.config)
             for endpoint in self._fleet.endpoints()
         }
+        self._errands = self._make_errands()
+
+    def _make_errands(self) -> AsyncErrands:
+        return AsyncErrands(self._fleet, self._channels, self._clock, self._shadow_call)
 
     async def score(
         self,
@@ -64,9 +70,7 @@ class AsyncClient(BaseClient):
             sovereignty,
             criticality,
         )
-        if self._fleet.prober is not None:
-            self._ensure_probes(self._fleet.prober)
-        return await shell.run(*parts, self._channels, self._clock)
+        return await self._run(*parts)
 
     async def recommend(
         self,
@@ -97,9 +101,7 @@ class AsyncClient(BaseClient):
             sovereignty,
             criticality,
         )
-        if self._fleet.prober is not None:
-            self._ensure_probes(self._fleet.prober)
-        return await shell.run(*parts, self._channels, self._clock)
+        return await self._run(*parts)
 
     async def prepare(self, model: str, *, timeout: float = 5.0) -> ModelDescription:
         """Ask endpoints in turn for the model's description and popularity prior, so that the
@@ -113,9 +115,19 @@ class AsyncClient(BaseClient):
             except TierlineError as error:
                 failures.append(f"{url}: {error}")
                 continue
-            self._learn(model, prior)
+            self._learn(model, url, description, prior)
+            self._errands.post()
             return description
         raise Unavailable(f"no endpoint describes {model!r}: {'; '.join(failures)}")
+
+    async def _run(self, call: ScoreCall, outgoing: Outgoing) -> Answer:
+        if self._fleet.prober is not None:
+            self._ensure_probes(self._fleet.prober)
+        try:
+            return await shell.run(call, outgoing, self._channels, self._clock)
+        finally:
+            if self._fleet.errands:
+                self._errands.post()
 
     def _ensure_probes(self, prober: Prober) -> None:
         if self._probes is None:
@@ -126,6 +138,7 @@ class AsyncClient(BaseClient):
         """Close every connection this client opened, and stop its probes on this loop."""
         if self._probes is not None:
             await self._probes.stop()
+        await self._errands.stop()
         for channel in self._channels.values():
             await channel.aclose()
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tierline._channels import Outgoing
+from tierline._channels import ModelDescription, Outgoing
 from tierline._config import (
     DEFAULT_DEADLINE,
     Balancing,
@@ -33,10 +33,13 @@ from tierline._config import (
     simple_tiers,
 )
 from tierline._core.call import ScoreCall
+from tierline._core.certified import Shadow
+from tierline._core.errands import post_learning
 from tierline._core.fallback import Prior
 from tierline._core.findings import checked
 from tierline._core.fleet import Fleet
 from tierline._core.probing import Prober
+from tierline._core.shadow_call import ShadowCall
 from tierline._exceptions import BadRequest, ConfigurationError
 from tierline._golden import read_golden
 from tierline._toml import read_config
@@ -172,9 +175,28 @@ class BaseClient(ABC):
         """The endpoints the data policy lets anything be asked of, each once."""
         return list(dict.fromkeys(e.url for t in self._fleet.permitted for e in t.endpoints))
 
-    def _learn(self, model: str, prior: Prior | None) -> None:
+    def _learn(
+        self, model: str, url: str, description: ModelDescription, prior: Prior | None
+    ) -> None:
+        """Take what an endpoint said of a model: its prior, and a certificate if it has one."""
+        fleet, bundle = self._fleet, str(description.get("bundle"))
         if prior is not None:
-            self._fleet.priors[model] = prior
+            fleet.priors[model] = prior
+        if not fleet.is_paired:
+            return
+        control = fleet.control(model)
+        if any(e.url == url for tier in fleet.tiers if tier.is_edge for e in tier.endpoints):
+            control.edge_described(bundle, description)
+            post_learning(fleet, model, url, control.of(bundle, None), self._clock())
+        else:
+            control.cloud_answered(url, bundle)
+
+    def _shadow_call(self, shadow: Shadow) -> tuple[ShadowCall, Outgoing]:
+        """The call that shows a kept one to the cloud, under an id and a deadline of its own."""
+        call_id = f"{self._dice.getrandbits(64):016x}"
+        until = self._clock() + self.config.deadline
+        call = ShadowCall.of(shadow, self._fleet, deadline=until, call_id=call_id, dice=self._dice)
+        return call, Outgoing(shadow.request, call_id, None)
 
 
 def _arrays(named: Mapping[str, ArrayLike], what: str) -> dict[str, NDArray[np.generic]]:

@@ -14,6 +14,7 @@ from tierline._core.call import ScoreCall
 from tierline._core.probing import Prober
 from tierline._exceptions import TierlineError, Unavailable
 from tierline._shells import inline, threaded
+from tierline._shells.errands import ThreadErrands
 from tierline._shells.probing import ThreadProbes
 from tierline._types import Answer
 
@@ -28,6 +29,7 @@ class Client(BaseClient):
     """
 
     _probes: ThreadProbes | None = None  # from the first call on, with a HealthPolicy
+    _errands: ThreadErrands | None = None  # from the first one on
 
     def _open(self) -> None:
         self._lock = Lock()
@@ -119,7 +121,8 @@ class Client(BaseClient):
                 failures.append(f"{url}: {error}")
                 continue
             with self._lock:
-                self._learn(model, prior)
+                self._learn(model, url, description, prior)
+            self._ensure_errands().post()
             return description
         raise Unavailable(f"no endpoint describes {model!r}: {'; '.join(failures)}")
 
@@ -133,6 +136,8 @@ class Client(BaseClient):
         """Close every connection and stop every thread this client started."""
         if self._probes is not None:
             self._probes.stop()
+        if self._errands is not None:
+            self._errands.stop()
         if self._workers is not None:
             self._workers.shutdown(wait=True)
         for channel in self._channels.values():
@@ -141,9 +146,23 @@ class Client(BaseClient):
     def _run(self, call: ScoreCall, outgoing: Outgoing) -> Answer:
         if self._fleet.prober is not None:
             self._ensure_probes(self._fleet.prober)
-        if self._workers is None:
-            return inline.run(call, outgoing, self._channels, self._lock, self._clock)
-        return threaded.run(call, outgoing, self._channels, self._lock, self._workers, self._clock)
+        try:
+            if self._workers is None:
+                return inline.run(call, outgoing, self._channels, self._lock, self._clock)
+            return threaded.run(
+                call, outgoing, self._channels, self._lock, self._workers, self._clock
+            )
+        finally:
+            if self._fleet.errands:
+                self._ensure_errands().post()
+
+    def _ensure_errands(self) -> ThreadErrands:
+        if self._errands is None:
+            with self._lock:
+                self._errands = self._errands or ThreadErrands(
+                    self._fleet, self._channels, self._clock, self._lock, self._shadow_call
+                )
+        return self._errands
 
     def _ensure_probes(self, prober: Prober) -> None:
         if self._probes is None:
@@ -158,6 +177,7 @@ class Client(BaseClient):
         super()._forked()
         self._lock = Lock()
         self._probes = None
+        self._errands = None
         if self._workers is not None:
             self._workers = ThreadPoolExecutor(HEDGE_WORKERS, "tierline-attempt")
 

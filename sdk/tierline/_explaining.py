@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from tierline._config import ClientConfig
 from tierline._core import explain
+from tierline._core.certified import SHADOW_BURST
 from tierline._core.fallback import REMEMBERED
 from tierline._core.findings import SAFE_EXTRA, Finding, Level, findings
 from tierline._toml import read_config
@@ -131,13 +132,21 @@ def _load_sentences(config: ClientConfig, processes: int, rate: int) -> Iterator
         f"are free: up to two a call."
     )
     spent = explain.escalations(config, calls=calls, seconds=seconds, processes=processes)
+    policy = config.escalation
+    span = "any run of calls" if policy.moves else "the calls of ten seconds"
     if spent:
         yield (
-            f"  Escalations: at most {config.escalation.budget:.0%} of the calls of ten seconds, "
-            f"plus {config.escalation.burst * processes:g}: {spent:.0f} of those {calls} calls."
+            f"  Escalations: at most {policy.ratio:.0%} of {span}, "
+            f"plus {policy.allowance * processes:g}: {spent:.0f} of those {calls} calls."
         )
     else:
         yield "  Escalations: none is possible."
+    shown = explain.shadows(config, calls=calls, processes=processes)
+    if shown:
+        yield (
+            f"  Shadows: at most {policy.shadow:.1%} of the calls whose bundle is certified, plus "
+            f"{SHADOW_BURST * processes:g} a model: {shown:.0f} of those {calls} calls."
+        )
 
 
 def _probe_sentences(config: ClientConfig, processes: int) -> Iterator[str]:
@@ -199,6 +208,7 @@ def _as_dict(
             "over": over,
             "extra_attempts": explain.extra_attempts(config, **over),
             "escalations": explain.escalations(config, **over),
+            "shadows": explain.shadows(config, calls=calls, processes=processes),
             "longest_chain": [step._asdict() for step in explain.longest_chain(config)],
         },
         "availability": [loss._asdict() for loss in explain.availability(config)],

@@ -5,6 +5,7 @@ The defaults are those of the resilience reference; where one differs, its comme
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -203,26 +204,73 @@ class LimiterPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EscalationPolicy:
-    """When an edge answer is not good enough.
+    """When an edge answer is not good enough, and how much is escalated at most.
 
-    ``threshold`` None takes the one the bundle was calibrated with. Escalations stay within
-    ``budget`` of the calls of the last ten seconds, plus ``burst``. When less than ``ease_below``
-    of that budget, or of the room at the cloud, is left, the most certain calls stay at the edge
-    first; above it, the threshold holds exactly.
+    ``mode`` "fixed" stays at ``threshold`` (None: the one the bundle was calibrated with) within
+    ``budget`` of the calls of the last ten seconds, plus ``burst``; when less than ``ease_below``
+    of that, or of the room at the cloud, is left, the most certain calls stay at the edge first.
+
+    The other modes move the threshold, by ``step`` a call, so that a share ``budget`` of all calls
+    is escalated. "budget_first" does only that; "quality_first" also escalates whatever the
+    bundle's certificate (without one: its threshold) demands. In any run of N calls at most
+    ``cap``·N + ``burst`` are escalated (``cap`` None: the budget; ``burst`` None: just enough for
+    the cap never to contradict the budget).
+
+    ``shadow`` is the share of calls also shown to the cloud once their caller has been answered,
+    to check the certificate; they come on top of the budget.
     """
 
+    mode: Literal["fixed", "quality_first", "budget_first"] = "fixed"
     threshold: float | None = None
     budget: float = 0.20
-    burst: float = 10.0
+    burst: float | None = None
     ease_below: float = 0.2
+    cap: float | None = None
+    step: float = 0.01  # at most 1.02 points off the budget after 10,000 calls
+    shadow: float = 0.0
 
     def __post_init__(self) -> None:
+        known = self.mode in ("fixed", "quality_first", "budget_first")
+        said = f"must be 'fixed', 'quality_first' or 'budget_first', got {self.mode!r}"
+        require(known, "escalation.mode", said)
         inside = self.threshold is None or 0 <= self.threshold <= 1
         require(inside, "escalation.threshold", f"must be in [0, 1], got {self.threshold}")
         require(0 <= self.budget <= 1, "escalation.budget", f"must be in [0, 1]: {self.budget}")
-        require(self.burst >= 0, "escalation.burst", f"must not be negative, got {self.burst}")
+        positive = self.burst is None or 0 <= self.burst < math.inf
+        require(positive, "escalation.burst", f"must not be negative, got {self.burst}")
         inside = 0 <= self.ease_below < 1
         require(inside, "escalation.ease_below", f"must be in [0, 1), got {self.ease_below}")
+        _share(self.step, "escalation.step")
+        inside = 0 <= self.shadow <= 1
+        require(inside, "escalation.shadow", f"must be in [0, 1], got {self.shadow}")
+        if self.cap is not None:
+            require(self.moves, "escalation.cap", "has no effect in mode 'fixed': use the budget")
+            inside = self.budget <= self.cap <= 1
+            require(inside, "escalation.cap", f"must be in [budget, 1], got {self.cap}")
+        if self.moves:
+            said = "has no effect in a mode that moves the threshold: leave it out"
+            require(self.threshold is None, "escalation.threshold", said)
+            whole = self.burst is None or self.burst >= 1
+            require(whole, "escalation.burst", f"must be at least 1 call, got {self.burst}")
+
+    @property
+    def moves(self) -> bool:
+        """Whether the threshold moves."""
+        return self.mode != "fixed"
+
+    @property
+    def ratio(self) -> float:
+        """The largest share of calls that is escalated in the long run."""
+        return self.budget if self.cap is None else self.cap
+
+    @property
+    def allowance(self) -> float:
+        """The escalations that ``ratio`` may be exceeded by: in ten seconds in mode "fixed", in any
+        run of calls in the others."""
+        if self.burst is not None:
+            return self.burst
+        # A tracker's run of N calls wants at most b·N + (1 + 2η)/η.
+        return (1 + 2 * self.step) / self.step + 1 if self.moves else 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "float | None": (int, float),
     "str": (str,),
     "bool": (bool,),
-    "Literal['ignore', 'fail']": (str,),  # as the compiler writes an annotation
+    # as the compiler writes an annotation
+    "Literal['ignore', 'fail']": (str,),
+    "Literal['fixed', 'quality_first', 'budget_first']": (str,),
     "Path | None": (str,),
 }
 _POLICIES = {

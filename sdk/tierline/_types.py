@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tierline.certificate import CertificateStatus
 
 QUALITY_FULL = "full"  # the cloud's full model answered
 QUALITY_EDGE = "edge"  # the edge model answered, and was certain enough for the policy
@@ -25,6 +27,12 @@ class Attempt(NamedTuple):
     reduced: tuple[str, ...] = ()  # fields this endpoint did not see as they are: "query.user"
 
 
+class Claim(Protocol):
+    """What an answer's certificate was worth when it was given."""
+
+    def status(self) -> CertificateStatus: ...
+
+
 class Answer:
     """The answer to one call.
 
@@ -37,10 +45,11 @@ class Answer:
     """
 
     __slots__ = (
+        "_claim",
         "_order",
+        "_status",
         "attempts",
         "bundle",
-        "certificate",
         "elapsed",
         "items",
         "quality",
@@ -62,6 +71,7 @@ class Answer:
         uncertainty: float | None,
         attempts: tuple[Attempt, ...],
         elapsed: float,
+        claim: Claim | None = None,
     ) -> None:
         self.scores = scores
         self.items = items
@@ -70,10 +80,20 @@ class Answer:
         self.quality = quality
         self.reason = reason
         self.uncertainty = uncertainty
-        self.certificate: None = None  # no bundle carries a certificate yet; never made up
         self.attempts = attempts
         self.elapsed = elapsed
+        self._claim = claim
+        self._status: CertificateStatus | None = None
         self._order: NDArray[np.int64] | None = None
+
+    @property
+    def certificate(self) -> CertificateStatus | None:
+        """What was proven of the lists this client serves, and whether it held when this answer was
+        given; None while no certificate of the edge's bundle is known (``prepare`` asks for it,
+        and so does the first call in the background), and for calls that chose their tier."""
+        if self._status is None and self._claim is not None:
+            self._status = self._claim.status()
+        return self._status
 
     @property
     def order(self) -> NDArray[np.int64]:

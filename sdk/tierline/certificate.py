@@ -11,7 +11,7 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Final, TypeVar
 
@@ -33,10 +33,10 @@ class Subject:
     cloud: str  # the cloud's bundle: its lists are what the loss is measured against
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            digest = getattr(self, field.name)
+        for part in fields(self):
+            digest = getattr(self, part.name)
             if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-                raise ValueError(f"{field.name} must be 64 lower-case hex digits, got {digest!r}")
+                raise ValueError(f"{part.name} must be 64 lower-case hex digits, got {digest!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +83,8 @@ class Certificate:
     threshold: float
     curve: tuple[CurvePoint, ...]
     subject: Subject
+    # The first 12 hex digits of the sha256 of everything the certificate says.
+    id: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (0 < self.alpha <= 1 and 0 < self.delta < 1 and self.n >= 1):
@@ -93,11 +95,8 @@ class Certificate:
         _check_curve(self.curve)
         if self.threshold not in [point.threshold for point in self.curve]:
             raise ValueError(f"threshold {self.threshold} is no point of the curve")
-
-    @property
-    def id(self) -> str:
-        """The first 12 hex digits of the sha256 of everything the certificate says."""
-        return hashlib.sha256(_canonical(self._content())).hexdigest()[:12]
+        digest = hashlib.sha256(_canonical(self._content())).hexdigest()
+        object.__setattr__(self, "id", digest[:12])  # it is asked for with every answer
 
     def bound_at(self, threshold: float) -> float:
         """The curve's bound at any threshold: that of the next point at or above it, because the
@@ -125,27 +124,46 @@ class Certificate:
         forced: float = 0.0,
         alarm: str = "",
     ) -> CertificateStatus:
+        """What may be said of it beside these very files; the rest as for ``status``."""
+        reasons = self.changes(running)
+        if alarm:
+            reasons = (*reasons, alarm)
+        return self.status(threshold=threshold, forced=forced, reasons=reasons)
+
+    def changes(self, running: Subject) -> tuple[str, ...]:
+        """What of its subject is not what runs, each with a sentence."""
+        return tuple(
+            f"{part.name} changed since calibration"
+            for part in fields(Subject)
+            if getattr(running, part.name) != getattr(self.subject, part.name)
+        )
+
+    def status(
+        self,
+        *,
+        threshold: float | None,
+        forced: float = 0.0,
+        lost: float = 0.0,
+        reasons: tuple[str, ...] = (),
+    ) -> CertificateStatus:
         """What an answer may say now.
 
         ``threshold`` None: the policy stays at the certified threshold and relies on alpha alone.
         A number: a controller moves it and relies on the curve alone, so that each policy rests on
         one event of probability 1 − delta. ``forced`` is the share of calls kept at the edge
-        against the threshold's advice; ``alarm`` says why the certificate was revoked.
+        against the threshold's advice, ``lost`` the share that neither tier answered: they may have
+        lost everything. ``reasons`` already void it.
         """
         if threshold is None:
-            used, bound = self.threshold, min(1.0, self.alpha + forced)
+            used, bound = self.threshold, min(1.0, self.alpha + forced + lost)
         else:
-            used, bound = threshold, self.bound_with_forced(threshold, forced)
-        reasons = [
-            f"{field.name} changed since calibration"
-            for field in fields(Subject)
-            if getattr(running, field.name) != getattr(self.subject, field.name)
-        ]
-        if alarm:
-            reasons.append(alarm)
+            used, bound = threshold, min(1.0, self.bound_with_forced(threshold, forced) + lost)
         if bound > self.alpha:
             cause = f"{forced:.1%} of calls forced to the edge, " if forced else ""
-            reasons.append(f"{cause}the bound is {bound:.4g}, above alpha {self.alpha:.4g}")
+            if lost:
+                cause += f"{lost:.1%} answered by neither tier, "
+            above = f"{cause}the bound is {bound:.4g}, above alpha {self.alpha:.4g}"
+            reasons = (*reasons, above)
         return CertificateStatus(
             alpha=bound,
             delta=self.delta,
@@ -153,7 +171,7 @@ class Certificate:
             threshold=used,
             id=self.id,
             valid=not reasons,
-            reasons=tuple(reasons),
+            reasons=reasons,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -164,7 +182,7 @@ class Certificate:
     def from_json(cls, value: object) -> Certificate:
         """Read what ``to_json`` wrote; unknown fields and a wrong id are refused. Raises
         ValueError naming the field."""
-        said = _object(value, "certificate", {"id", *(field.name for field in fields(cls))})
+        said = _object(value, "certificate", {part.name for part in fields(cls)})
         points = said["curve"]
         if not isinstance(points, list) or len(points) > MAX_POINTS:
             raise ValueError(f"certificate.curve: expected a list of at most {MAX_POINTS} points")
@@ -185,9 +203,10 @@ class Certificate:
         return certificate
 
     def _content(self) -> dict[str, object]:
-        content = asdict(self)
-        content["curve"] = [asdict(point) for point in self.curve]
-        return content
+        told = [part.name for part in fields(self) if part.init]
+        content = {name: getattr(self, name) for name in told}
+        points = [asdict(point) for point in self.curve]
+        return {**content, "curve": points, "subject": asdict(self.subject)}
 
 
 def _check_curve(curve: tuple[CurvePoint, ...]) -> None:
@@ -228,7 +247,7 @@ def _value(said: Mapping[str, object], key: str, kind: type[T]) -> T:
 
 
 def _read_point(value: object, where: str) -> CurvePoint:
-    said = _object(value, where, {field.name for field in fields(CurvePoint)})
+    said = _object(value, where, {part.name for part in fields(CurvePoint)})
     return CurvePoint(
         threshold=_value(said, "threshold", float),
         bound=_value(said, "bound", float),

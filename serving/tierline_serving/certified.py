@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tierline.certificate import Certificate, CertificateStatus, Subject
@@ -40,6 +41,16 @@ def subject_of(manifest: Manifest, *, cloud: str) -> Subject:
         quantization=_digest([runtime.precision, kinds]),
         cloud=cloud,
     )
+
+
+def told(manifest: Manifest) -> dict[str, object]:
+    """What clients are told in a model's description: the certificate, and what of its subject this
+    node serves; {} without one. Which cloud answers they see for themselves."""
+    if manifest.certificate is None:
+        return {}
+    running = asdict(subject_of(manifest, cloud=manifest.certificate.subject.cloud))
+    del running["cloud"]
+    return {"certificate": manifest.certificate.to_json(), "subject": running}
 
 
 def standing(manifest: Manifest, *, cloud: str) -> CertificateStatus | None:

@@ -186,7 +186,7 @@ def test_what_is_spent_on_escalations_is_what_was_claimed(seconds: int) -> None:
         ended = drive(fleet, doubt, at=i / 20)
         spent += sum(attempt.kind == "escalation" for attempt in ended.attempts)
     claimed = explain.escalations(config, calls=calls, seconds=seconds)
-    slack = policy.burst * explain.SLACK / explain.WINDOW + 1
+    slack = policy.allowance * explain.SLACK / explain.WINDOW + 1
     assert claimed - slack <= spent <= claimed
     none = ClientConfig(tiers=tiers([1], []), escalation=policy)
     assert explain.escalations(none, calls=calls, seconds=seconds) == 0.0

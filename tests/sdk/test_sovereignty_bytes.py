@@ -215,7 +215,7 @@ def test_without_rules_every_tier_sees_every_byte_so_the_judge_can_find_some() -
                 continue
     wanted = np.concatenate([*query.values(), *candidates.values()])
     assert {TIER_OF[url].name for url, _ in recorder.sent} >= {"edge-private-eu"}
-    for _, written in recorder.sent:
+    for written in [said for _, said in recorder.sent if not said.startswith(b"GET")]:
         assert all(np.asarray(v).tobytes() in written for v in query["history"])
         assert TRACE.encode() in written
     assert len(wanted) == 14

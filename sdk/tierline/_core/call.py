@@ -18,9 +18,11 @@ from tierline._core import escalation as escalating
 from tierline._core import lessons
 from tierline._core.breaker import Breaker, Permit, State
 from tierline._core.call_state import CallState
+from tierline._core.certified import Shadow
 from tierline._core.commands import Command, StartAttempt, WakeAt
 from tierline._core.endings import wrong_answer
 from tierline._core.endpoints import EndpointState, Served
+from tierline._core.errands import post_learning, post_shadow
 from tierline._core.estimators import LatencyWindow
 from tierline._core.fleet import TierState, by_priority
 from tierline._core.hedging import can_still_win, hedge_after
@@ -77,6 +79,8 @@ class ScoreCall(CallState):
             return []
         if running.tier.is_edge and self._mode is Mode.SEQUENTIAL:
             return self._keep_or_escalate(running, reply, now)
+        if fleet.is_paired and not running.tier.is_edge:
+            fleet.control(request.model).cloud_answered(running.endpoint.url, reply.bundle)
         quality = QUALITY_EDGE if running.tier.is_edge else QUALITY_FULL
         return self._answer(reply, running.tier.name, quality, self._reason(running), now)
 
@@ -252,21 +256,40 @@ class ScoreCall(CallState):
 
     def _keep_or_escalate(self, running: Running, reply: ScoreReply, now: float) -> list[Command]:
         dropped = self._drop_running(now, lost=True) if self._running else []
-        policy = self._fleet.config.escalation
         cloud = [tier for tier in self._tiers if not tier.is_edge]
-        if not cloud or not escalating.is_uncertain(policy, reply):
+        said = self._verdict(running, reply, cloud, now)
+        if not cloud or said is escalating.CERTAIN:
             reason = self._reason(running)
             return dropped + self._answer(reply, running.tier.name, QUALITY_EDGE, reason, now)
         self._held, self._held_tier = reply, running.tier.name
         self._last_error = None  # from here on, only the cloud's trouble matters
         self._route = self._by_priority(cloud, now)
-        model, remaining = self._request.model, self._deadline - now
-        doubt = reply.uncertainty or 0.0
-        refusal = escalating.refusal(self._fleet, cloud, model, doubt, remaining, now)
-        if refusal:
-            self._refusal = f"escalation_refused: {refusal}"
+        if said != escalating.ESCALATE:
+            self._refusal = f"escalation_refused: {said}"
             return dropped + self._give_up(now)
         return dropped + self._next_attempt("escalation", now)
+
+    def _verdict(
+        self, running: Running, reply: ScoreReply, cloud: list[TierState], now: float
+    ) -> str:
+        """Whether this edge answer is kept; tells the bundle's control and its alarm."""
+        fleet, model = self._fleet, self._request.model
+        if not fleet.is_paired:
+            return escalating.CERTAIN
+        control = self._control = fleet.control(model).of(reply.bundle, reply.threshold)
+        if reply.threshold is not None and now >= control.learn_at:
+            post_learning(fleet, model, running.endpoint.url, control, now)
+        held_against = self._held_against = control.threshold
+        remaining = self._deadline - now
+        said = escalating.verdict(fleet, control, cloud, model, reply, remaining, now)
+        if control.alarm is not None and reply.uncertainty is not None:
+            covered = not control.uncovered(self._request)
+            if covered and not self._is_reduced(running.tier.name):
+                policy = self._sovereignty
+                call = Shadow(self._request, policy, control, reply, control.bound(held_against))
+                kept = said is escalating.CERTAIN
+                post_shadow(fleet, call, cloud, kept=kept, dice=self._dice, now=now)
+        return said
 
     def _failed(
         self, number: int, running: Running, error: errors.TierlineError, now: float, bundle: str

@@ -6,7 +6,9 @@ from tierline import _exceptions as errors
 from tierline._config import Criticality, Mode, Sovereignty
 from tierline._core import escalation as escalating
 from tierline._core import lessons
+from tierline._core.certified import FALLBACK, REDUCED, BundleControl
 from tierline._core.commands import CancelAttempt, Command, Finish
+from tierline._core.control import Claim
 from tierline._core.dice import Dice
 from tierline._core.endings import answer_of, final_error
 from tierline._core.fallback import prior_reply
@@ -17,6 +19,8 @@ from tierline._core.sovereignty import gate_for
 from tierline._types import QUALITY_DEGRADED, Attempt
 from tierline.wire.messages import ScoreReply, ScoreRequest
 
+CLIENT = "client"  # the tier of an answer from the client's own fallbacks
+
 
 class CallState:
     """The memory of a call and its endings; what to do next is decided in ScoreCall."""
@@ -25,6 +29,7 @@ class CallState:
         "_attempts",
         "_begun",
         "_call_id",
+        "_control",
         "_criticality",
         "_deadline",
         "_dice",
@@ -34,6 +39,7 @@ class CallState:
         "_free",
         "_gate",
         "_held",
+        "_held_against",
         "_held_tier",
         "_key",
         "_last_error",
@@ -43,6 +49,7 @@ class CallState:
         "_route",
         "_running",
         "_sleeping_until",
+        "_sovereignty",
         "_started",
         "_tiers",
         "_tried",
@@ -64,6 +71,7 @@ class CallState:
         """``deadline`` is the absolute instant by which the call ends; ``sovereignty`` narrows the
         client's own policy for this call; ``criticality`` says who gives way when it is full."""
         self._tiers = fleet.permitted
+        self._sovereignty = sovereignty
         if sovereignty is not None:
             self._tiers = [t for t in self._tiers if sovereignty.permits(t.config)]
         self._gate = gate_for(fleet.config.sovereignty, sovereignty, request)
@@ -87,6 +95,8 @@ class CallState:
         self._escalated = False
         self._held: ScoreReply | None = None
         self._held_tier = ""
+        self._control: BundleControl | None = None  # of the edge bundle that answered
+        self._held_against = 0.0  # the threshold its uncertainty was held against
         self._refusal = ""
         self._last_error: errors.TierlineError | None = None
         self._sleeping_until: float | None = None
@@ -98,18 +108,20 @@ class CallState:
         """Nobody is left to ask: held edge answer, last good answer, prior, or an error."""
         why = outcome_name(self._last_error) if self._last_error else "nobody_to_ask"
         if self._held is not None:
+            if not self._refusal and self._control is not None:
+                self._control.not_escalated()
             reason = self._refusal or f"escalation_failed: {self._cloud_trouble(now)}"
             return self._answer(self._held, self._held_tier, QUALITY_DEGRADED, reason, now)
         if self._key is not None:
             kept = self._fleet.last_good.answer(self._key, self._request)
             if kept is not None:
                 reason = f"last_good_answer: {why}"
-                return self._answer(kept, "client", QUALITY_DEGRADED, reason, now)
+                return self._answer(kept, CLIENT, QUALITY_DEGRADED, reason, now)
         prior = self._fleet.priors.get(self._request.model)
         popular = prior_reply(prior, self._request) if prior is not None else None
         if popular is not None:
             reason = f"popularity_prior: {why}"
-            return self._answer(popular, "client", QUALITY_DEGRADED, reason, now)
+            return self._answer(popular, CLIENT, QUALITY_DEGRADED, reason, now)
         return self._fail(self._last_error, now)
 
     def _cloud_trouble(self, now: float) -> str:
@@ -137,7 +149,8 @@ class CallState:
         self._finished = True
         if self._key is not None and quality != QUALITY_DEGRADED:
             self._fleet.last_good.remember(self._key, self._request, reply)
-        if self._gate is not None and any(a.reduced for a in self._attempts if a.tier == tier):
+        reduced = self._is_reduced(tier)
+        if reduced:
             reason = f"{reason}; reduced_view"
         answer = answer_of(
             self._request,
@@ -147,8 +160,39 @@ class CallState:
             reason=reason,
             attempts=tuple(self._attempts),
             elapsed=now - self._begun,
+            claim=self._claim(tier, reduced=reduced) if self._fleet.is_paired else None,
         )
         return [*commands, Finish(answer, None)]
+
+    def _is_reduced(self, tier: str) -> bool:
+        """Whether the tier saw some field of the request not as it is."""
+        if self._gate is None:
+            return False
+        return any(attempt.reduced for attempt in self._attempts if attempt.tier == tier)
+
+    def _claim(self, tier: str, *, reduced: bool) -> Claim | None:
+        """What the answer may say of a certificate. Only calls that let the tiers choose are what
+        it is about; of those whose edge did not answer, the last edge bundle's."""
+        if self._mode is not Mode.SEQUENTIAL:
+            return None
+        control, held_against = self._control, self._held_against
+        if control is None:
+            control = self._fleet.control(self._request.model).current
+            if control is None:
+                return None
+            held_against = control.threshold
+            if tier == CLIENT:
+                control.lost()
+            else:
+                control.told(forced=False)
+        if control.certificate is None:
+            return None
+        reasons = control.uncovered(self._request)
+        if tier == CLIENT:
+            reasons = (*reasons, FALLBACK)
+        elif reduced:
+            reasons = (*reasons, REDUCED)
+        return control.claim(held_against, reasons)
 
     def _reason(self, running: Running) -> str:
         if running.kind == "escalation" or self._held is not None:

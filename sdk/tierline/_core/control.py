@@ -8,45 +8,16 @@ either forces to stay at the edge is counted into the certificate's bound.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tierline.certificate import Certificate, CertificateStatus, Subject
+from tierline._config import EscalationPolicy
+from tierline.certificate import Certificate, CertificateStatus
 
-Mode = Literal["quality_first", "budget_first"]
+if TYPE_CHECKING:
+    from tierline._core.shadow import RiskAlarm
 
-DEFAULT_STEP: Final = 0.01  # at most 1.02 points off the budget after 10,000 calls
 SPEND_WINDOW: Final = 1000  # calls over which shares are reported: ±1 point of noise at 10 %
 FORCED: Final = "budget"  # the reason an answer gives when the cap kept its call at the edge
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlPolicy:
-    """How the escalations are governed.
-
-    ``budget`` is the share of calls to escalate. ``budget_first`` holds it and reports what that
-    certifies; ``quality_first`` also escalates whatever the certificate demands and warns when
-    that is more. ``cap`` (None: the budget) and ``burst`` bound both: in any run of N calls at
-    most cap·N + burst are escalated. ``step`` is how far one call moves the threshold.
-    """
-
-    mode: Mode
-    budget: float
-    cap: float | None = None
-    burst: float | None = None  # None: just enough for the cap never to contradict the tracker
-    step: float = DEFAULT_STEP
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("quality_first", "budget_first"):
-            raise ValueError(f"mode must be quality_first or budget_first, got {self.mode!r}")
-        if not (0 <= self.budget <= 1 and 0 < self.step <= 1):
-            raise ValueError(
-                f"expected budget in [0, 1] and step in (0, 1], got {self.budget}, {self.step}"
-            )
-        if self.cap is not None and not self.budget <= self.cap <= 1:
-            raise ValueError(f"cap must lie in [budget, 1], got {self.cap}")
-        if self.burst is not None and not 1 <= self.burst < math.inf:
-            raise ValueError(f"burst must be at least 1 call, got {self.burst}")
 
 
 class ThresholdTracker:
@@ -59,7 +30,7 @@ class ThresholdTracker:
 
     __slots__ = ("_budget", "_step", "threshold")
 
-    def __init__(self, budget: float, *, start: float, step: float = DEFAULT_STEP) -> None:
+    def __init__(self, budget: float, *, start: float, step: float) -> None:
         self._budget = budget
         self._step = step
         self.threshold = min(1.0, max(0.0, start))
@@ -90,6 +61,11 @@ class EscalationBucket:
         """One more call came in."""
         self._tokens = min(self._burst, self._tokens + self._ratio)
 
+    @property
+    def has_one(self) -> bool:
+        """Whether ``withdraw`` would succeed."""
+        return self._tokens >= 1.0
+
     def withdraw(self) -> bool:
         """Spend one escalation if there is one."""
         if self._tokens < 1.0:
@@ -99,40 +75,46 @@ class EscalationBucket:
 
 
 class RecentShare:
-    """The share of the last ``size`` calls that something happened to."""
+    """The share of the last ``size`` calls that something happened to; ``seen`` of them are known
+    to be without it when it begins."""
 
-    __slots__ = ("_count", "_marks", "_next", "_seen")
+    __slots__ = ("_count", "_marks", "_next", "_seen", "_size")
 
-    def __init__(self, size: int = SPEND_WINDOW) -> None:
+    def __init__(self, size: int = SPEND_WINDOW, *, seen: int = 0) -> None:
         self._marks = bytearray(size)
+        self._size = size
         self._next = 0
-        self._seen = 0
+        self._seen = seen
         self._count = 0
 
     def add(self, happened: bool) -> None:
-        self._count += happened - self._marks[self._next]
-        self._marks[self._next] = happened
-        self._next = (self._next + 1) % len(self._marks)
-        self._seen = min(self._seen + 1, len(self._marks))
+        place, marks = self._next, self._marks
+        if happened or marks[place]:
+            self._count += happened - marks[place]
+            marks[place] = happened
+        self._next = place + 1 if place + 1 < self._size else 0
+        if self._seen < self._size:
+            self._seen += 1
 
     def add_late(self) -> None:
         """It happened, after all, to one of the calls already added. Calls overlap, so which one is
         not said: the newest it had not happened to is marked."""
         for back in range(1, self._seen + 1):
-            place = (self._next - back) % len(self._marks)
+            place = (self._next - back) % self._size
             if not self._marks[place]:
                 self._marks[place] = 1
                 self._count += 1
                 return
 
     @property
-    def is_full(self) -> bool:
-        return self._seen == len(self._marks)
+    def seen(self) -> int:
+        """How many of the last calls are known, at most ``size``."""
+        return self._seen
 
     @property
     def share(self) -> float:
         """0.0 before the first call."""
-        return self._count / self._seen if self._seen else 0.0
+        return self._count / self._seen if self._count else 0.0
 
 
 class Decision(NamedTuple):
@@ -144,35 +126,89 @@ class Decision(NamedTuple):
     reason: str
 
 
-class EscalationControl:
-    """Decides call by call, and says what the certificate is worth under its decisions."""
+class Claim(NamedTuple):
+    """What an answer's certificate was worth when it was given; worked out when asked for.
+    ``threshold`` None rests on alpha, a number on the curve."""
 
-    def __init__(self, policy: ControlPolicy, certificate: Certificate | None) -> None:
-        if policy.mode == "quality_first" and certificate is None:
-            raise ValueError("quality_first needs a certificate; without one use budget_first")
+    certificate: Certificate
+    threshold: float | None
+    forced: float
+    lost: float
+    reasons: tuple[str, ...]
+
+    def status(self) -> CertificateStatus:
+        """The same as the caller reads it."""
+        return self.certificate.status(
+            threshold=self.threshold, forced=self.forced, lost=self.lost, reasons=self.reasons
+        )
+
+
+class EscalationControl:
+    """Decides call by call for one edge bundle, and says what its certificate is worth then.
+
+    ``stated`` is the bundle's own threshold. The certificate may come later (``certify``): what is
+    forced to the edge is counted from the first call on.
+    """
+
+    __slots__ = (
+        "_bucket",
+        "_demanded",
+        "_forced",
+        "_lost",
+        "_policy",
+        "_revoked",
+        "_tracker",
+        "alarm",
+        "certificate",
+        "changes",
+        "stated",
+    )
+
+    def __init__(
+        self,
+        policy: EscalationPolicy,
+        certificate: Certificate | None = None,
+        *,
+        stated: float | None = None,
+        bucket: EscalationBucket | None = None,
+    ) -> None:
+        """``bucket`` is the cap, when it is shared with other models."""
         self._policy = policy
-        self._certificate = certificate
-        cap = policy.budget if policy.cap is None else policy.cap
-        # A tracker's run of N calls wants at most b·N + (1 + 2η)/η, and a fixed threshold any
-        # number: this burst lets every tracked escalation through and stops the rest.
-        burst = (1 + 2 * policy.step) / policy.step + 1 if policy.burst is None else policy.burst
-        self._bucket = EscalationBucket(cap, burst=burst)
-        start = 0.5 if certificate is None else certificate.threshold
-        self._tracker = ThresholdTracker(policy.budget, start=start, step=policy.step)
+        self._bucket = bucket or EscalationBucket(policy.ratio, burst=policy.allowance)
+        self.stated = stated
+        self.certificate = certificate
+        self.changes: tuple[str, ...] = ()  # why the certificate is not about what runs
+        self.alarm: RiskAlarm | None = None  # watches the bound, when calls are shadowed
+        start = certificate.threshold if certificate is not None else stated
+        first = 0.5 if start is None else start
+        self._tracker = ThresholdTracker(policy.budget, start=first, step=policy.step)
         self._demanded = RecentShare()
         self._forced = RecentShare()
-        self._alarm = ""
+        self._lost: RecentShare | None = None  # from the first loss on
+        self._revoked = ""
 
-    def decide(self, uncertainty: float) -> Decision:
-        """Keep or escalate this call. NaN counts as wholly uncertain."""
+    # -- calls -------------------------------------------------------------------------------
+
+    def decide(self, uncertainty: float, *, possible: bool = True) -> Decision:
+        """Keep or escalate this call, in a mode that moves the threshold. NaN counts as wholly
+        uncertain. ``possible`` false: the cloud cannot be asked, and no escalation is spent."""
         threshold = self.threshold
         self._bucket.earn()
         self._tracker.observe(uncertainty)
         wanted = unit(uncertainty) > threshold
-        escalate = wanted and self._bucket.withdraw()
+        escalate = wanted and possible and self._bucket.withdraw()
         self._demanded.add(wanted)
-        self._forced.add(wanted and not escalate)
+        self.told(forced=wanted and not escalate)
         return Decision(escalate, threshold, FORCED if wanted and not escalate else "")
+
+    def told(self, *, forced: bool, uncertainty: float | None = None) -> None:
+        """One more call, and whether it was kept against the threshold's advice. ``uncertainty``
+        lets a threshold that stays where it is know what the budget would make of it."""
+        self._forced.add(forced)
+        if self._lost is not None:
+            self._lost.add(False)
+        if uncertainty is not None and self.alarm is not None:
+            self._tracker.observe(uncertainty)
 
     def not_escalated(self) -> None:
         """One of the calls to be escalated got no answer from the cloud (breaker, deadline,
@@ -180,18 +216,27 @@ class EscalationControl:
         since the cloud may have done the work."""
         self._forced.add_late()
 
+    def lost(self) -> None:
+        """One more call, which neither tier answered: what was served may have lost everything."""
+        self._forced.add(False)
+        if self._lost is None:
+            self._lost = RecentShare(seen=self._forced.seen - 1)
+        self._lost.add(True)
+
+    # -- what it amounts to ------------------------------------------------------------------
+
     @property
     def threshold(self) -> float:
         """What the next call is held against."""
-        tracked = self._tracker.threshold
-        if self._policy.mode == "budget_first" or self._certificate is None or self._alarm:
+        policy, tracked = self._policy, self._tracker.threshold
+        if not policy.moves:
+            said = self.stated if policy.threshold is None else policy.threshold
+            fixed = 1.0 if said is None else said
+            return min(fixed, tracked) if self._revoked else fixed
+        if policy.mode == "budget_first" or self._revoked:
             return tracked
-        return min(self._certificate.threshold, tracked)
-
-    @property
-    def demanded(self) -> float:
-        """The share of the last calls that lay above the threshold, allowed or not."""
-        return self._demanded.share
+        demanded = self.stated if self.certificate is None else self.certificate.threshold
+        return tracked if demanded is None else min(demanded, tracked)
 
     @property
     def forced(self) -> float:
@@ -200,30 +245,55 @@ class EscalationControl:
 
     @property
     def overspends(self) -> bool:
-        """Whether the certificate demands more than the budget, by more than chance (3σ)."""
+        """Whether the last calls demanded more than the budget, by more than chance (3σ)."""
         budget = self._policy.budget
         noise = 3 * math.sqrt(budget * (1 - budget) / SPEND_WINDOW)
-        return self._demanded.is_full and self._demanded.share > budget + noise
+        full = self._demanded.seen == SPEND_WINDOW
+        return full and self._demanded.share > budget + noise
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether an alarm has ended the certificate."""
+        return bool(self._revoked)
+
+    def rests_on(self, threshold: float) -> float | None:
+        """The curve's point a call held against this threshold rests on; None: it rests on alpha.
+
+        A policy rests on one of the two, each holds with probability 1 − delta: one that never
+        keeps what the certified threshold escalates on alpha, one that follows the traffic on the
+        curve.
+        """
+        assert self.certificate is not None, "without a certificate nothing rests on anything"
+        follows = self._policy.mode == "budget_first" or self._revoked
+        if not follows and threshold <= self.certificate.threshold:
+            return None
+        return threshold
+
+    def bound(self, threshold: float) -> float:
+        """What is promised of a call held against this threshold, before any is forced."""
+        assert self.certificate is not None, "without a certificate nothing is promised"
+        at = self.rests_on(threshold)
+        return self.certificate.alpha if at is None else self.certificate.bound_at(at)
 
     def revoke(self, reason: str) -> None:
         """Stop relying on the certificate: from now on the whole budget goes to the most uncertain
         calls, and answers say why. Only a new certificate ends it."""
-        self._alarm = reason
+        self._revoked = reason
 
-    def status(self, running: Subject) -> CertificateStatus | None:
-        """What an answer may say of the bound now; None without a certificate.
-
-        ``quality_first`` never keeps a call that the certified threshold escalates, so it rests on
-        alpha; ``budget_first`` follows the traffic and rests on the uniform curve.
-        """
-        if self._certificate is None:
+    def claim(self, threshold: float, reasons: tuple[str, ...] = ()) -> Claim | None:
+        """What an answer to a call held against this threshold may say; None without a certificate.
+        ``reasons`` are the call's own, why it is not covered."""
+        if self.certificate is None:
             return None
-        moving = self._policy.mode == "budget_first" or bool(self._alarm)
-        return self._certificate.judge(
-            running,
-            threshold=self.threshold if moving else None,
-            forced=self.forced,
-            alarm=self._alarm,
+        if self._revoked:
+            reasons = (self._revoked, *reasons)
+        lost = 0.0 if self._lost is None else self._lost.share
+        return Claim(
+            self.certificate,
+            self.rests_on(threshold),
+            self._forced.share,
+            lost,
+            (*self.changes, *reasons) if self.changes else reasons,
         )
 
 

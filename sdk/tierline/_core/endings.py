@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tierline import _exceptions as errors
 from tierline._config import Mode
+from tierline._core.control import Claim
 from tierline._types import Answer, Attempt
 from tierline.wire.messages import CANDIDATE_IDS, ScoreReply, ScoreRequest
 
@@ -49,6 +50,7 @@ def answer_of(
     reason: str,
     attempts: tuple[Attempt, ...],
     elapsed: float,
+    claim: Claim | None,
 ) -> Answer:
     """What the caller gets for this reply."""
     items = reply.items
@@ -64,6 +66,7 @@ def answer_of(
         uncertainty=reply.uncertainty,
         attempts=attempts,
         elapsed=elapsed,
+        claim=claim,
     )
 
 

@@ -1,9 +1,10 @@
 """Is this edge answer too uncertain to keep, and if so, what stands in the way of the cloud.
 
-The budget and the cloud's room are spent on the most uncertain calls first. While both are ample,
-the bundle's threshold decides alone. When little is left of either, the threshold rises: of the
-calls that were lately doubtful, only so large a part as there is room for is still escalated, the
-most certain being the first to stay.
+In mode "fixed" the bundle's threshold decides; in the others ``control`` moves it. In the first,
+budget and the cloud's room are spent on the most uncertain calls first. While both are ample, the
+threshold decides alone. When little is left of either, it rises: of the calls that were lately
+doubtful, only so large a part as there is room for is still escalated, the most certain being the
+first to stay.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tierline._config import EscalationPolicy
+from tierline._core.control import unit
 from tierline.wire.messages import ScoreReply
 
 if TYPE_CHECKING:
+    from tierline._core.control import EscalationControl
     from tierline._core.fleet import Fleet
     from tierline._core.tiers import TierState
 
@@ -24,6 +27,9 @@ START_GATE = 0.002  # an attempt with less time than this cannot come back
 REMEMBERED = 64  # doubtful calls that the raised threshold is read from
 FEWEST = 16  # with fewer the threshold stays where it is
 DEAD_BAND = 0.1  # how much more must be admitted again before the threshold falls
+CERTAIN: Final = "certain"  # the verdict on an answer to be kept
+ESCALATE: Final = ""  # the verdict on one that goes to the cloud; any other says why it does not
+NO_CLOUD: Final = "no_cloud"
 
 
 class Pressure:
@@ -66,6 +72,37 @@ def is_uncertain(policy: EscalationPolicy, reply: ScoreReply) -> bool:
     return reply.uncertainty > threshold
 
 
+def verdict(
+    fleet: Fleet,
+    control: EscalationControl,
+    cloud: Sequence[TierState],
+    model: str,
+    reply: ScoreReply,
+    remaining: float,
+    now: float,
+) -> str:
+    """CERTAIN, ESCALATE, or why a call that should be escalated stays ("no_cloud", "breaker",
+    "deadline", "budget" or "threshold"). ``remaining`` is what is left of the deadline, in seconds.
+    ``control``, the edge bundle's, is told of the call."""
+    policy, doubt = fleet.config.escalation, reply.uncertainty
+    if doubt is None:
+        return CERTAIN
+    if policy.moves:
+        obstacle = ""
+        if unit(doubt) > control.threshold:
+            reachable = _reachable(cloud, model, now)
+            obstacle = _obstacle(cloud, reachable, model, remaining, now)
+        decision = control.decide(doubt, possible=not obstacle)
+        if decision.escalate:
+            return ESCALATE
+        return (obstacle or decision.reason) if decision.reason else CERTAIN
+    # After an alarm the whole budget goes to the most uncertain calls.
+    wanted = is_uncertain(policy, reply) or (control.is_revoked and doubt > control.threshold)
+    said = CERTAIN if not wanted else refusal(fleet, cloud, model, doubt, remaining, now)
+    control.told(forced=said is not CERTAIN and said != ESCALATE, uncertainty=doubt)
+    return said
+
+
 def refusal(
     fleet: Fleet,
     cloud: Sequence[TierState],
@@ -74,18 +111,17 @@ def refusal(
     remaining: float,
     now: float,
 ) -> str:
-    """Why the cloud is not asked ("breaker", "deadline", "budget" or "threshold"), or "" when it
-    is.
+    """Why the cloud is not asked ("no_cloud", "breaker", "deadline", "budget" or "threshold"), or
+    "" when it is.
 
     ``remaining`` is what is left of the deadline, in seconds: the cloud's median latency must fit
     in, as far as it was measured lately. The budget is spent only when nothing else stands in the
     way.
     """
-    reachable = [tier for tier in cloud if tier.has_room(model, now)]
-    if not reachable:
-        return "breaker"
-    if remaining < max(START_GATE, reachable[0].latencies(model).lately_typical(now)):
-        return "deadline"
+    reachable = _reachable(cloud, model, now)
+    obstacle = _obstacle(cloud, reachable, model, remaining, now)
+    if obstacle:
+        return obstacle
     balance = fleet.escalations.balance(now)
     if balance < 1.0:
         return "budget"
@@ -94,3 +130,24 @@ def refusal(
     if not fleet.pressure.admits(uncertainty, min(balance / capacity, headroom)):
         return "threshold"
     return "" if fleet.escalations.withdraw(now) else "budget"
+
+
+def _reachable(cloud: Sequence[TierState], model: str, now: float) -> list[TierState]:
+    return [tier for tier in cloud if tier.has_room(model, now)]
+
+
+def _obstacle(
+    cloud: Sequence[TierState],
+    reachable: Sequence[TierState],
+    model: str,
+    remaining: float,
+    now: float,
+) -> str:
+    """What but the budget stands in the way, or ""."""
+    if not cloud:
+        return NO_CLOUD
+    if not reachable:
+        return "breaker"
+    if remaining < max(START_GATE, reachable[0].latencies(model).lately_typical(now)):
+        return "deadline"
+    return ""

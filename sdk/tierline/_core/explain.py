@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from tierline._config import ClientConfig, Tier
 from tierline._core.budgets import WindowCount
 from tierline._core.call import FREE_FAILOVERS
+from tierline._core.certified import SHADOW_BURST
 from tierline._core.escalation import START_GATE
 from tierline._core.estimators import LatencyWindow
 from tierline._core.sovereignty import rule_for
@@ -88,8 +89,18 @@ def escalations(config: ClientConfig, *, calls: float, seconds: float, processes
     """The most escalations for so many calls (of all processes together) in so many seconds."""
     if not _escalates(config):
         return 0.0
-    burst = processes * config.escalation.burst * (seconds + SLACK) / WINDOW
-    return min(calls, config.escalation.budget * calls + burst)
+    policy = config.escalation
+    burst = processes * policy.allowance
+    if not policy.moves:  # there it may be spent anew in every window
+        burst *= (seconds + SLACK) / WINDOW
+    return min(calls, policy.ratio * calls + burst)
+
+
+def shadows(config: ClientConfig, *, calls: float, processes: int = 1) -> float:
+    """The most calls of one model that are shown to the cloud as well, for so many of it."""
+    if not config.escalation.shadow or not is_paired(config):
+        return 0.0
+    return min(calls, config.escalation.shadow * calls + processes * SHADOW_BURST)
 
 
 def longest_chain(config: ClientConfig) -> list[Step]:
@@ -205,10 +216,14 @@ def _pays_for_retries(config: ClientConfig) -> bool:
     return config.retry.budget > 0 or config.retry.floor * WINDOW >= 1
 
 
+def is_paired(config: ClientConfig) -> bool:
+    """Whether there are an edge and a cloud to choose between."""
+    return {tier.kind for tier in permitted(config)} == {"edge", "cloud"}
+
+
 def _escalates(config: ClientConfig) -> bool:
-    kinds = {tier.kind for tier in permitted(config)}
-    affords = config.escalation.budget > 0 or config.escalation.burst >= 1
-    return kinds == {"edge", "cloud"} and affords
+    affords = config.escalation.ratio > 0 or config.escalation.allowance >= 1
+    return is_paired(config) and affords
 
 
 def _deadly(config: ClientConfig, tiers: Sequence[Tier]) -> int:

@@ -11,6 +11,7 @@ from tierline._config import ClientConfig, Tier
 from tierline._core.escalation import START_GATE
 from tierline._core.explain import (
     endpoints_reached,
+    is_paired,
     longest_chain,
     most_attempts,
     never_asked,
@@ -58,7 +59,7 @@ def findings(
     if drawn and processes > 1:
         said = "is drawn for each process: their pseudonyms differ, and change with every restart"
         found.append(Finding(Level.NOTE, "sovereignty.secret", said))
-    return [*found, *_of_time(config)]
+    return [*found, *_of_time(config), *_of_escalation(config)]
 
 
 def _refused(config: ClientConfig) -> Iterator[Finding]:
@@ -138,3 +139,17 @@ def _of_time(config: ClientConfig) -> Iterator[Finding]:
     if config.hedge is not None and all(len(tier.endpoints) < 2 for tier in config.tiers):
         said = "has no effect: no tier has a second endpoint"
         yield Finding(Level.NOTE, "hedge", said)
+
+
+def _of_escalation(config: ClientConfig) -> Iterator[Finding]:
+    policy = config.escalation
+    if not is_paired(config):
+        settings = [("mode", policy.moves), ("shadow", policy.shadow > 0)]
+        said = "has no effect: there are no edge and cloud to choose between"
+        yield from (Finding(Level.NOTE, f"escalation.{key}", said) for key, on in settings if on)
+    elif policy.mode == "quality_first" and policy.ratio == policy.budget:
+        said = (
+            "is the budget's: what the certificate demands beyond it stays at the edge and voids "
+            "it; a larger cap would let it through"
+        )
+        yield Finding(Level.NOTE, "escalation.cap", said)

@@ -5,11 +5,14 @@ The fleet has no lock: a shell that runs calls in several threads holds one arou
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tierline._config import ClientConfig, Criticality, Sovereignty
 from tierline._core.budgets import WindowCount, WindowedBudget
+from tierline._core.certified import Errand, ModelControl
+from tierline._core.control import EscalationBucket
 from tierline._core.dice import Dice
 from tierline._core.endpoints import EndpointState
 from tierline._core.escalation import Pressure
@@ -39,9 +42,14 @@ class Fleet:
         escalation = config.escalation
         self.hedges = WindowedBudget(self.calls, ratio=hedging)
         self.escalations = WindowedBudget(
-            self.calls, ratio=escalation.budget, burst=escalation.burst
+            self.calls, ratio=escalation.budget, burst=escalation.allowance
         )
         self.pressure = Pressure(escalation)
+        kinds = {tier.is_edge for tier in self.permitted}
+        self.is_paired = len(kinds) == 2  # there is an edge and a cloud to choose between
+        self.cap = EscalationBucket(escalation.ratio, burst=escalation.allowance)
+        self.controls: dict[str, ModelControl] = {}  # by model
+        self.errands: deque[Errand] = deque()  # for a shell, once callers have been answered
         self.last_good = LastGood()
         self.priors: dict[str, Prior] = {}  # the popularity priors at hand, by model
         self.prober: Prober | None = None  # wants to know what was answered, when there is one
@@ -50,10 +58,18 @@ class Fleet:
         """The tiers a request may reach at all, in the order they are asked."""
         return [tier for tier in self.tiers if policy.permits(tier.config)]
 
+    def control(self, model: str) -> ModelControl:
+        """The control of a model's escalations."""
+        control = self.controls.get(model)
+        if control is None:
+            control = self.controls[model] = ModelControl(self.config.escalation, self.cap)
+        return control
+
     def forget_inflight(self) -> None:
         """This process is a fork: what its parent has out is not out here."""
         for endpoint in self.endpoints():
             endpoint.inflight = 0
+        self.errands.clear()
 
     def endpoints(self) -> list[EndpointState]:
         return [endpoint for tier in self.tiers for endpoint in tier.endpoints]

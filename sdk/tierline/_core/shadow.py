@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierline._core.control import unit
 from tierline._core.dice import Dice
+from tierline.certificate import Certificate, CurvePoint
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +28,7 @@ TRUST: Final = 0.8  # of the expected losses: full trust overshoots where few us
 BETS: Final = (0.35, 0.7, 1.4)  # times the best bet against a risk 60 % too high, in quadratics
 SHIFT: Final = 0.6
 LARGEST_FALL: Final = 0.9  # a call may take at most this share of the wealth
+CERTAIN: Final = 1e-3  # tuned as if no less than this were promised, and no more than 1 − this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +93,63 @@ class ShadowPlan:
             spread=float(kept.mean() * (share * varies / chances).sum()),
         )
 
+    @classmethod
+    def of(cls, certificate: Certificate, *, threshold: float, rate: float) -> ShadowPlan | None:
+        """From a certificate alone: its curve says how often which uncertainty comes and, by how
+        much the bound rises, about what it loses. None when nothing is kept at the threshold."""
+        bins = _coarse(certificate.curve)
+        kept = [part for part in bins if part.upto <= max(threshold, bins[0].upto)]
+        share = sum(part.share for part in kept)
+        if threshold < 0 or share <= 0:
+            return None
+        expected = [TRUST * part.loss for part in bins]
+        # A loss in [0, 1] of mean m varies by at most m(1 − m), and around f by (m − f)² more.
+        varies = [
+            part.loss * (1 - part.loss) / 2 + (part.loss - guess) ** 2 + 1e-6
+            for part, guess in zip(bins, expected, strict=True)
+        ]
+        weights = [math.sqrt(value) for value in varies]
+        mean = sum(p.share * w for p, w in zip(kept, weights, strict=False)) / share
+        weights = [max(weight, LEAST_WEIGHT * mean) for weight in weights]
+        whole = sum(part.share * weight for part, weight in zip(kept, weights, strict=False))
+        chances = [min(1.0, rate * weight / whole) for weight in weights]
+        spread = sum(p.share * v / c for p, v, c in zip(kept, varies, chances, strict=False))
+        return cls(
+            edges=tuple(part.upto for part in bins[:-1]),
+            chances=tuple(chances),
+            expected=tuple(expected),
+            spread=spread,
+        )
+
     def bin_of(self, uncertainty: float) -> int:
         return bisect_left(self.edges, unit(uncertainty))
+
+
+class _Bin(NamedTuple):
+    """Calls of like uncertainty: up to which, what share of all, and about their mean loss."""
+
+    upto: float
+    share: float
+    loss: float
+
+
+def _coarse(curve: Sequence[CurvePoint]) -> list[_Bin]:
+    """The curve in some ten bins, as many calls in each; the loss never falls along them (the
+    bound's margin sits in the first, which would look worse than its neighbours)."""
+    bins: list[_Bin] = []
+    first = curve[0]
+    for point in curve[1:]:
+        share = first.escalation - point.escalation
+        if share < 1 / BINS - 1e-9 and point is not curve[-1]:
+            continue
+        loss = min(1.0, (point.bound - first.bound) / share) if share > 0 else 1.0
+        bins.append(_Bin(point.threshold, max(share, 0.0), loss))
+        first = point
+    if not bins:
+        bins.append(_Bin(curve[-1].threshold, curve[-1].escalation, curve[-1].bound))
+    for i in range(len(bins) - 2, -1, -1):
+        bins[i] = bins[i]._replace(loss=min(bins[i].loss, bins[i + 1].loss))
+    return bins
 
 
 class RiskAlarm:
@@ -107,14 +165,14 @@ class RiskAlarm:
     __slots__ = ("_level", "_log_wealth", "_plan", "alarmed", "bets")
 
     def __init__(self, plan: ShadowPlan, *, alpha: float, delta: float) -> None:
-        if not (0 < alpha < 1 and 0 < delta < 1):
-            raise ValueError("alpha and delta must lie strictly between 0 and 1")
+        if not (0 <= alpha <= 1 and 0 < delta < 1):
+            raise ValueError("expected alpha in [0, 1] and delta strictly between 0 and 1")
         self._plan = plan
         # The least an estimate can be is f(1 − 1/p), and a bound is at most 1.
         pairs = zip(plan.chances, plan.expected, strict=True)
         lowest = max(loss * (1 / chance - 1) for chance, loss in pairs)
         largest = LARGEST_FALL / (1 + lowest)
-        best = SHIFT * alpha / plan.spread
+        best = SHIFT * min(max(alpha, CERTAIN), 1 - CERTAIN) / plan.spread
         self.bets = tuple(min(largest, scale * best) for scale in BETS)
         self._log_wealth = [0.0] * len(self.bets)
         self._level = math.log(1 / delta)
@@ -148,6 +206,23 @@ class RiskAlarm:
         return top + math.log(spread / len(self.bets))
 
     def _bet(self, excess: float) -> None:
+        wealth = self._log_wealth
         for i, bet in enumerate(self.bets):
-            self._log_wealth[i] += math.log1p(bet * excess)
-        self.alarmed = self.alarmed or self.log_wealth >= self._level
+            wealth[i] += math.log1p(bet * excess)
+        # The mean is at most the largest: most calls need no more than a glance.
+        if not self.alarmed and max(wealth) >= self._level:
+            self.alarmed = self.log_wealth >= self._level
+
+
+def disagreement(served: Sequence[int], cloud: Sequence[int]) -> float:
+    """L_agree of one served list against the cloud's, both best first, −1 past their ends: 0 when
+    they are the same, 1 when nothing of the cloud's list is served.
+
+    1 − Σ d_r g(served_r) / Σ d_r g(cloud_r), d_r = 1/log2(r + 1), g(item) = k + 1 − its rank in the
+    cloud's list. Source: docs/quality.md; the factory's is the same over many users.
+    """
+    k = len(cloud)
+    gains = {item: k - rank for rank, item in enumerate(cloud) if item >= 0}
+    gained = sum(gains.get(item, 0) / math.log2(rank + 2) for rank, item in enumerate(served[:k]))
+    best = sum(gains[item] / math.log2(rank + 2) for rank, item in enumerate(cloud) if item >= 0)
+    return min(1.0, max(0.0, 1.0 - gained / best)) if best else 0.0

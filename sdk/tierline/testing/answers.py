@@ -9,11 +9,12 @@ import numpy as np
 from tierline._config import ClientConfig, Mode
 from tierline._exceptions import BadRequest
 from tierline._types import QUALITY_DEGRADED, QUALITY_EDGE, QUALITY_FULL, Answer
+from tierline.certificate import CertificateStatus
 from tierline.testing.load import PlannedCall
 from tierline.testing.network import SimLink
 from tierline.testing.outcome import Outcome
 from tierline.testing.privacy import shows
-from tierline.testing.truth import THRESHOLD, is_true, prior_scores
+from tierline.testing.truth import CERTIFIED, THRESHOLD, certificate_of, is_true, prior_scores
 from tierline.testing.watch import CallWatch
 
 KINDS = frozenset({"first", "failover", "retry", "hedge", "escalation"})
@@ -85,10 +86,31 @@ def _answer(
         yield "finite scores only", f"{where}: {answer.scores}"
     if answer.quality not in (QUALITY_FULL, QUALITY_EDGE, QUALITY_DEGRADED) or not answer.reason:
         yield "labels are true", f"{where}: unknown quality or no reason"
+    if answer.certificate is not None:
+        yield from _certificate(call, answer, answer.certificate, where)
     if answer.tier == "client":
         yield from _fallback(call, answer, earlier, where)
     else:
         yield from _fresh(watched, answer, config, links, where)
+
+
+def _certificate(
+    call: PlannedCall, answer: Answer, said: CertificateStatus, where: str
+) -> Iterator[Complaint]:
+    """A certificate is about undisturbed recommendations by the tiers it names, no others."""
+    if call.mode is not Mode.SEQUENTIAL:
+        yield "certificates are true", f"{where}: the call chose its tier"
+    if not said.valid:
+        if not said.reasons:
+            yield "certificates are true", f"{where}: void, but why?"
+        return
+    if answer.quality == QUALITY_DEGRADED or "reduced_view" in answer.reason:
+        yield "certificates are true", f"{where}: this answer is not what was certified"
+    if call.k is None or call.k < CERTIFIED:
+        yield "certificates are true", f"{where}: not a list of {CERTIFIED}"
+    # The simulated certificates name the cloud's bundle like the edge's own.
+    if said.id != certificate_of(answer.bundle).id and not answer.reason.startswith("edge_failed"):
+        yield "certificates are true", f"{where}: {answer.bundle} is not what {said.id} is about"
 
 
 def _fallback(
@@ -136,5 +158,6 @@ def _fresh(
     unsure = answer.uncertainty is not None and answer.uncertainty > THRESHOLD
     kept = answer.quality == QUALITY_EDGE and call.mode is Mode.SEQUENTIAL
     cloud = any(tier.kind == "cloud" and watched.permits(tier) for tier in config.tiers)
-    if kept and unsure and cloud and config.escalation.threshold is None:
+    policy = config.escalation
+    if kept and unsure and cloud and policy.threshold is None and policy.mode != "budget_first":
         yield "labels are true", f"{where}: unsure, and yet not escalated"

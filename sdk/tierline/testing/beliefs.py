@@ -103,9 +103,15 @@ class BeliefWatch:
         """An attempt starts: may it?"""
         self._look_for_panic()
         seen = self._look(link.url)
-        if exchange.request.method == "GET" or not exchange.call:
+        if not exchange.call and not exchange.is_shadow:
             return  # not a call's attempt; probes of health are meant to ask who is out
         notes, url = self._notes, link.url
+        if exchange.is_shadow:
+            notes.seen["shadow"] += 1
+            if link.tier.kind != "cloud" or seen.state is not State.CLOSED:
+                notes.violated(
+                    "shadows risk nothing", f"{url} ({seen.state.value}) is shown a call"
+                )
         if seen.state is State.OPEN and seen.since < self._now():
             notes.violated("open means closed off", f"{url} is asked while open")
         if seen.state is State.HALF_OPEN:

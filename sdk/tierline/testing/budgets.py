@@ -44,7 +44,8 @@ def complaints(outcomes: Sequence[Outcome], config: ClientConfig) -> Iterator[Co
         yield from _overspent(f"retries to {tier}", spent, begun, retry.budget, retry.floor, 0.0)
     hedge = config.hedge.budget if config.hedge else 0.0
     yield from _overspent("hedges", hedged, begun, hedge, 0.0, 0.0)
-    yield from _overspent("escalations", escalated, begun, escalation.budget, 0.0, escalation.burst)
+    most, burst = escalation.ratio, escalation.allowance
+    yield from _overspent("escalations", escalated, begun, most, 0.0, burst)
 
 
 def _overspent(

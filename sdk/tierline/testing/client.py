@@ -52,3 +52,4 @@ class SimulatedClient(AsyncClient):
         self._channels: dict[str, AsyncChannel] = {
             url: AsyncHttpChannel(transport) for url, transport in self._transports.items()
         }
+        self._errands = self._make_errands()

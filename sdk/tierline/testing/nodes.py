@@ -6,7 +6,7 @@ import json
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
 
 import msgpack
@@ -17,7 +17,7 @@ from tierline._transports.base import WireRequest, WireResponse
 from tierline.deadline import DEADLINE_HEADER
 from tierline.testing.faults import Fault, FaultKind
 from tierline.testing.loop import SimLoop
-from tierline.testing.truth import CATALOGUE, THRESHOLD, prior_scores, true_reply
+from tierline.testing.truth import CATALOGUE, THRESHOLD, certificate_of, prior_scores, true_reply
 from tierline.wire import (
     ErrorReply,
     ScoreReply,
@@ -53,7 +53,15 @@ class NodeProfile:
 class Exchange:
     """One request on its way to one endpoint and back."""
 
-    __slots__ = ("call", "ghost", "node_deadline", "pushback", "request", "request_id")
+    __slots__ = (
+        "call",
+        "ghost",
+        "is_shadow",
+        "node_deadline",
+        "pushback",
+        "request",
+        "request_id",
+    )
 
     def __init__(self, request: WireRequest, *, ghost: bool) -> None:
         headers = dict(request.headers)
@@ -64,6 +72,9 @@ class Exchange:
         self.call = 0 if trace is None else int(trace[3:35], 16)  # 0: not a call of the load
         self.pushback: float | None = None  # the seconds it was told to stay away
         self.node_deadline: float | None = None
+        is_probe = (self.request_id or "").startswith("probe-")
+        # Neither a call of the load nor a probe of health: a kept call that is shown to the cloud.
+        self.is_shadow = request.method == "POST" and trace is None and not is_probe
         left = headers.get(DEADLINE_HEADER)
         if left is not None:
             self.node_deadline = float(left) / 1000.0  # a span until it arrives
@@ -219,7 +230,14 @@ class SimNode:
             items = np.arange(1, CATALOGUE + 1, dtype=np.int64)
             reply = ScoreReply(model="ranker", bundle=BUNDLES[0], scores=scores, items=items)
             return WireResponse(200, {}, b"".join(encode_reply(reply)))
-        description = {"name": path.rsplit("/", 1)[-1], "bundle": BUNDLES[self.bundle]}
+        bundle = BUNDLES[self.bundle]
+        description: dict[str, object] = {"name": path.rsplit("/", 1)[-1], "bundle": bundle}
+        if self.tier.kind == "edge":
+            certificate = certificate_of(bundle)
+            running = asdict(certificate.subject)
+            del running["cloud"]
+            details = {"certificate": certificate.to_json(), "subject": running}
+            description |= {"kind": "sequence", "threshold": THRESHOLD, "details": details}
         return WireResponse(200, {}, json.dumps(description).encode())
 
     # -- faults that begin and end -----------------------------------------------------------

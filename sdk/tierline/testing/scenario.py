@@ -41,6 +41,8 @@ def draw_plan(seed: int) -> Plan:
     """The scenario of this seed."""
     rng = Random(f"{seed}/scenario")
     config = draw_config(rng)
+    governed = _governed(config.escalation, Random(f"{seed}/control"))
+    config = replace(config, escalation=governed)
     endpoints = [endpoint.url for tier in config.tiers for endpoint in tier.endpoints]
     return Plan(
         config=config,
@@ -166,6 +168,22 @@ def _escalation(rng: Random) -> EscalationPolicy:
         budget=rng.choice((0.0, 0.2, 0.5, 1.0)),
         burst=rng.choice((0.0, 2.0, 10.0)),
         ease_below=rng.choice((0.0, 0.2, 0.9)),
+    )
+
+
+def _governed(fixed: EscalationPolicy, rng: Random) -> EscalationPolicy:
+    """The same with a share of shadows, and sometimes in a mode that moves the threshold."""
+    shadow = rng.choice((0.0, 0.0, 0.02, 0.5))
+    mode = rng.choice(("fixed", "fixed", "budget_first", "quality_first"))
+    if mode == "fixed":
+        return replace(fixed, shadow=shadow)
+    return EscalationPolicy(
+        mode=mode,  # type: ignore[arg-type]  # one of the two
+        budget=fixed.budget,
+        cap=rng.choice((None, 1.0)),
+        burst=rng.choice((None, 1.0, 5.0)),
+        step=rng.choice((0.01, 0.3)),
+        shadow=shadow,
     )
 
 

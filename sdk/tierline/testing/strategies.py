@@ -100,6 +100,21 @@ _LIMITERS = st.builds(
     maximum=st.integers(256, 1000),
 )
 
+_ESCALATIONS = st.builds(
+    EscalationPolicy,
+    threshold=st.none() | _SHARES,
+    budget=_SHARES,
+    burst=st.floats(0.0, 20.0),
+    shadow=st.just(0.0) | _SHARES,
+) | st.builds(
+    EscalationPolicy,
+    mode=st.sampled_from(("budget_first", "quality_first")),
+    budget=_SHARES,
+    burst=st.none() | st.floats(1.0, 20.0),
+    cap=st.none() | st.just(1.0),
+    shadow=st.just(0.0) | _SHARES,
+)
+
 
 @st.composite
 def configs(draw: st.DrawFn, *, most: int = 4) -> ClientConfig:
@@ -117,14 +132,7 @@ def configs(draw: st.DrawFn, *, most: int = 4) -> ClientConfig:
         ejection=draw(_EJECTIONS),
         limiter=draw(_LIMITERS),
         health=draw(st.none() | st.builds(HealthPolicy, interval=st.floats(1.0, 10.0))),
-        escalation=draw(
-            st.builds(
-                EscalationPolicy,
-                threshold=st.none() | _SHARES,
-                budget=_SHARES,
-                burst=st.floats(0.0, 20.0),
-            )
-        ),
+        escalation=draw(_ESCALATIONS),
         sovereignty=draw(st.sampled_from(_permitting(tiers))),
     )
 

@@ -10,11 +10,42 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from tierline.certificate import ESCALATE_ALL, KEEP_ALL, Certificate, CurvePoint, Subject
 from tierline.wire import CANDIDATE_IDS, ScoreReply, ScoreRequest, Tensors
 
 THRESHOLD = 0.5  # what every simulated bundle was calibrated with
 CATALOGUE = 1000  # items
 MODEL = "ranker"
+CERTIFIED = 3  # the length of the lists that certificates are about
+_ZEROS = "0" * 64
+
+
+def certificate_of(bundle: str) -> Certificate:
+    """What a simulated edge bundle carries: certified against the cloud's bundle of its own name,
+    whose lists are the same."""
+    digest = bundle.rpartition("@")[2]
+    subject = Subject(
+        model=digest.ljust(64, "0"),
+        catalogue=_ZEROS,
+        quantization=_ZEROS,
+        cloud=digest.ljust(64, "0"),
+    )
+    return Certificate(
+        loss=f"L_agree@{CERTIFIED}",
+        method="wsr",
+        slot="test",
+        created="2026-11-21T07:00:00Z",
+        alpha=0.05,
+        delta=0.05,
+        n=4000,
+        threshold=THRESHOLD,
+        curve=(
+            CurvePoint(threshold=ESCALATE_ALL, bound=0.0, escalation=1.0),
+            CurvePoint(threshold=THRESHOLD, bound=0.05, escalation=0.2),
+            CurvePoint(threshold=KEEP_ALL, bound=0.2, escalation=0.0),
+        ),
+        subject=subject,
+    )
 
 
 def true_reply(bundle: str, request: ScoreRequest, uncertainty: float | None) -> ScoreReply:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tierline._config import EscalationPolicy
 from tierline._core.control import (
     FORCED,
-    ControlPolicy,
+    SPEND_WINDOW,
     EscalationBucket,
     EscalationControl,
     RecentShare,
     ThresholdTracker,
 )
-from tierline.certificate import ESCALATE_ALL, KEEP_ALL, Certificate, CurvePoint, Subject
+from tierline._exceptions import ConfigurationError
+from tierline.certificate import (
+    ESCALATE_ALL,
+    KEEP_ALL,
+    Certificate,
+    CertificateStatus,
+    CurvePoint,
+    Subject,
+)
 
 SUBJECT = Subject(model="a" * 64, catalogue="b" * 64, quantization="c" * 64, cloud="d" * 64)
 CERTIFICATE = Certificate(
@@ -40,6 +50,13 @@ CERTIFICATE = Certificate(
 )
 
 
+def said(control: EscalationControl) -> CertificateStatus:
+    """What an answer given now would carry."""
+    claim = control.claim(control.threshold)
+    assert claim is not None
+    return claim.status()
+
+
 def _traffic(seed: int) -> list[float]:
     """10,000 uncertainties; after 4,000 the calls become much harder, after 7,000 much easier."""
     rng = random.Random(seed)
@@ -52,7 +69,7 @@ def _traffic(seed: int) -> list[float]:
 def test_ten_thousand_calls_with_traffic_steps_end_within_a_point_of_the_budget(
     budget: float, seed: int
 ) -> None:
-    control = EscalationControl(ControlPolicy(mode="budget_first", budget=budget), None)
+    control = EscalationControl(EscalationPolicy(mode="budget_first", budget=budget))
     escalated = sum(control.decide(u).escalate for u in _traffic(seed))
     assert abs(escalated / 10_000 - budget) <= 0.011
 
@@ -107,12 +124,12 @@ TestBucket = BucketMachine.TestCase
 def test_the_default_burst_never_contradicts_the_tracker(
     budget: float, sequence: list[float]
 ) -> None:
-    control = EscalationControl(ControlPolicy(mode="budget_first", budget=budget, step=0.1), None)
+    control = EscalationControl(EscalationPolicy(mode="budget_first", budget=budget, step=0.1))
     assert [control.decide(u).reason for u in sequence] == [""] * len(sequence)
 
 
 def test_the_cap_is_hard_when_quality_asks_for_more() -> None:
-    policy = ControlPolicy(mode="quality_first", budget=0.1, cap=0.2, burst=5)
+    policy = EscalationPolicy(mode="quality_first", budget=0.1, cap=0.2, burst=5)
     control = EscalationControl(policy, CERTIFICATE)
     decisions = [control.decide(0.9) for _ in range(2000)]
     assert sum(d.escalate for d in decisions) <= 0.2 * 2000 + 5
@@ -120,19 +137,18 @@ def test_the_cap_is_hard_when_quality_asks_for_more() -> None:
 
 
 def test_quality_first_escalates_whatever_the_certificate_demands_and_warns() -> None:
-    policy = ControlPolicy(mode="quality_first", budget=0.1, cap=1.0)
+    policy = EscalationPolicy(mode="quality_first", budget=0.1, cap=1.0)
     control = EscalationControl(policy, CERTIFICATE)
     rng = random.Random(4)
     decisions = [(u, control.decide(u)) for u in (rng.random() for _ in range(3000))]
     assert all(d.escalate for u, d in decisions if u > CERTIFICATE.threshold)
     assert control.overspends
-    status = control.status(SUBJECT)
-    assert status is not None
+    status = said(control)
     assert (status.valid, status.alpha) == (True, 0.05)
 
 
 def test_quality_first_spends_a_budget_that_quality_does_not_need() -> None:
-    control = EscalationControl(ControlPolicy(mode="quality_first", budget=0.7), CERTIFICATE)
+    control = EscalationControl(EscalationPolicy(mode="quality_first", budget=0.7), CERTIFICATE)
     rng = random.Random(5)
     share = sum(control.decide(rng.random()).escalate for _ in range(5000)) / 5000
     assert share == pytest.approx(0.7, abs=0.03)
@@ -140,12 +156,11 @@ def test_quality_first_spends_a_budget_that_quality_does_not_need() -> None:
 
 
 def test_budget_first_holds_the_budget_and_publishes_what_that_certifies() -> None:
-    control = EscalationControl(ControlPolicy(mode="budget_first", budget=0.25), CERTIFICATE)
+    control = EscalationControl(EscalationPolicy(mode="budget_first", budget=0.25), CERTIFICATE)
     rng = random.Random(6)
     for _ in range(5000):
         control.decide(rng.random())
-    status = control.status(SUBJECT)
-    assert status is not None
+    status = said(control)
     assert control.threshold == pytest.approx(0.75, abs=0.1)
     assert status.threshold == control.threshold
     assert (status.alpha, status.valid) == (CERTIFICATE.bound_at(control.threshold), False)
@@ -154,53 +169,85 @@ def test_budget_first_holds_the_budget_and_publishes_what_that_certifies() -> No
 
 def test_a_cloud_that_stops_answering_voids_the_certificate_at_once() -> None:
     control = EscalationControl(
-        ControlPolicy(mode="quality_first", budget=0.5, cap=1.0), CERTIFICATE
+        EscalationPolicy(mode="quality_first", budget=0.5, cap=1.0), CERTIFICATE
     )
     for _ in range(100):
         assert control.decide(0.9).escalate
-    before = control.status(SUBJECT)
+    before = said(control)
     for _ in range(10):
         control.decide(0.9)
         control.not_escalated()
-    after = control.status(SUBJECT)
-    assert before is not None
-    assert after is not None
+    after = said(control)
     assert before.valid
     assert (after.valid, after.alpha) == (False, pytest.approx(0.05 + 10 / 110))
     assert "forced to the edge" in after.reasons[0]
 
 
 def test_a_revoked_certificate_stays_revoked_and_the_budget_goes_to_the_most_uncertain() -> None:
-    control = EscalationControl(ControlPolicy(mode="quality_first", budget=0.1), CERTIFICATE)
+    control = EscalationControl(EscalationPolicy(mode="quality_first", budget=0.1), CERTIFICATE)
     control.revoke("shadow traffic shows a loss above alpha")
     rng = random.Random(7)
     for _ in range(3000):
         control.decide(rng.random())
-    status = control.status(SUBJECT)
-    assert status is not None
+    status = said(control)
     assert not status.valid
     assert "shadow" in status.reasons[0]
     assert control.threshold == pytest.approx(0.9, abs=0.1)
     assert control.forced == 0.0
 
 
-def test_without_a_certificate_there_is_nothing_to_say_and_no_quality_to_put_first() -> None:
-    control = EscalationControl(ControlPolicy(mode="budget_first", budget=0.1), None)
-    assert control.status(SUBJECT) is None
-    with pytest.raises(ValueError, match="needs a certificate"):
-        EscalationControl(ControlPolicy(mode="quality_first", budget=0.1), None)
+def test_without_a_certificate_there_is_nothing_to_say() -> None:
+    control = EscalationControl(EscalationPolicy(mode="budget_first", budget=0.1))
+    assert control.claim(0.5) is None
+
+
+def test_quality_first_without_a_certificate_escalates_what_the_bundles_threshold_does() -> None:
+    policy = EscalationPolicy(mode="quality_first", budget=0.1, cap=1.0)
+    control = EscalationControl(policy, stated=0.4)
+    rng = random.Random(9)
+    decisions = [(u, control.decide(u)) for u in (rng.random() for _ in range(2000))]
+    assert all(d.escalate for u, d in decisions if u > 0.4)
+
+
+def test_a_fixed_threshold_rests_on_alpha_up_to_the_certified_one_and_on_the_curve_above() -> None:
+    for threshold, alpha, valid in ((0.5, 0.05, True), (0.6, 0.05, True), (0.7, 0.15, False)):
+        control = EscalationControl(EscalationPolicy(threshold=threshold), CERTIFICATE)
+        status = said(control)
+        assert (status.alpha, status.valid) == (alpha, valid)
+
+
+def test_calls_that_neither_tier_answered_may_have_lost_everything() -> None:
+    control = EscalationControl(EscalationPolicy(), CERTIFICATE, stated=0.5)
+    for _ in range(99):
+        control.told(forced=False)
+    assert said(control).valid
+    control.lost()
+    status = said(control)
+    assert (status.valid, status.alpha) == (False, pytest.approx(0.06))
+    assert "answered by neither tier" in status.reasons[0]
+    for _ in range(SPEND_WINDOW):
+        control.told(forced=False)
+    assert said(control).valid
+
+
+def test_no_escalation_is_spent_on_a_cloud_that_cannot_be_asked() -> None:
+    policy = EscalationPolicy(mode="budget_first", budget=0.2, burst=1)
+    control = EscalationControl(policy)
+    assert not control.decide(1.0, possible=False).escalate
+    assert control.forced == 1.0
+    assert control.decide(1.0).escalate
 
 
 @pytest.mark.parametrize("budget", [0.0, 1.0])
 def test_a_budget_of_nothing_and_of_everything_are_kept(budget: float) -> None:
-    control = EscalationControl(ControlPolicy(mode="budget_first", budget=budget), None)
+    control = EscalationControl(EscalationPolicy(mode="budget_first", budget=budget))
     rng = random.Random(8)
     share = sum(control.decide(rng.random()).escalate for _ in range(10_000)) / 10_000
     assert share == pytest.approx(budget, abs=0.011)
 
 
 def test_an_uncertainty_that_is_no_number_is_escalated() -> None:
-    control = EscalationControl(ControlPolicy(mode="budget_first", budget=0.2), None)
+    control = EscalationControl(EscalationPolicy(mode="budget_first", budget=0.2))
     assert control.decide(math.nan).escalate
 
 
@@ -221,7 +268,7 @@ def test_the_recent_share_counts_the_last_calls_and_what_is_told_late(
 
 def test_calls_that_overlap_and_fail_together_are_all_counted_as_forced() -> None:
     control = EscalationControl(
-        ControlPolicy(mode="quality_first", budget=0.5, cap=1.0), CERTIFICATE
+        EscalationPolicy(mode="quality_first", budget=0.5, cap=1.0), CERTIFICATE
     )
     for _ in range(10):
         assert control.decide(0.9).escalate
@@ -231,7 +278,7 @@ def test_calls_that_overlap_and_fail_together_are_all_counted_as_forced() -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "key"),
     [
         ({"mode": "cheap"}, "mode"),
         ({"budget": 1.5}, "budget"),
@@ -239,9 +286,13 @@ def test_calls_that_overlap_and_fail_together_are_all_counted_as_forced() -> Non
         ({"step": 0.0}, "step"),
         ({"cap": 0.1}, "cap"),
         ({"burst": 0.5}, "burst"),
+        ({"burst": math.inf}, "burst"),
+        ({"threshold": 0.5}, "threshold"),
+        ({"shadow": 1.5}, "shadow"),
+        ({"mode": "fixed", "cap": 0.5}, "cap"),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
-    sound: dict[str, object] = {"mode": "budget_first", "budget": 0.2}
-    with pytest.raises(ValueError, match=message):
-        ControlPolicy(**{**sound, **change})  # type: ignore[arg-type]  # wrong on purpose
+def test_a_policy_that_makes_no_sense_is_refused(change: dict[str, Any], key: str) -> None:
+    sound: dict[str, Any] = {"mode": "budget_first", "budget": 0.2}
+    with pytest.raises(ConfigurationError, match=f"escalation.{key}"):
+        EscalationPolicy(**{**sound, **change})

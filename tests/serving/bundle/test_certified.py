@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import sample
 
 from tierline import BundleRefused
-from tierline_serving.certified import standing, subject_of
+from tierline.certificate import Certificate, Subject
+from tierline_serving.certified import standing, subject_of, told
 from tierline_serving.manifest import Manifest
 
 Json = dict[str, Any]  # Any: tests reach into nested JSON
@@ -99,3 +101,14 @@ def test_a_certificate_that_was_altered_is_refused(key: str, value: object) -> N
     manifest["certificate"][key] = value
     with pytest.raises(BundleRefused, match=r"manifest\.certificate"):
         Manifest.from_json(manifest)
+
+
+def test_clients_are_told_the_certificate_and_what_of_its_subject_is_served_here() -> None:
+    manifest = _certified()
+    manifest["files"][sample.MODEL]["sha256"] = "1" * 64
+    details = json.loads(json.dumps(told(Manifest.from_json(manifest))))
+    certificate = Certificate.from_json(details["certificate"])
+    running = Subject(**details["subject"], cloud=certificate.subject.cloud)
+    assert certificate.changes(running) == ("model changed since calibration",)
+    del manifest["certificate"]
+    assert told(Manifest.from_json(manifest)) == {}

@@ -1,0 +1,6 @@
+"""The shells' tests share the core's certificate."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "sdk" / "core"))
