@@ -111,7 +111,7 @@ def _cloud(
     destination: Path,
     signer: Signer | None,
 ) -> Bundle:
-    network, neighbours = factory.model(factory.cloud), factory.neighbours
+    network, neighbours = factory.cloud_network, factory.neighbours
     served = CloudModel(network=network, neighbours=neighbours)
     requests = golden_requests(factory, model)
     length = factory.recipe.max_history

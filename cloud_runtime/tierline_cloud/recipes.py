@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tierline_cloud.calibration import TARGET_ESCALATION, HeadConfig
-from tierline_cloud.data import ShopConfig
+from tierline_cloud.compression.rungs import DEFAULT_LADDER, Rung
+from tierline_cloud.data import LEAVE_ONE_OUT, SPLITS, ShopConfig
+from tierline_cloud.models.network import ARCHITECTURES
 from tierline_cloud.training import TrainConfig
 
 CLOUD_SHARE, EDGE_SHARE, DISTILLATION_SHARE = (
@@ -13,6 +15,8 @@ CLOUD_SHARE, EDGE_SHARE, DISTILLATION_SHARE = (
     0.14,
     0.18,
 )  # of --max-minutes; the rest is for everything else
+
+PRETRAINING = ("none", "mf", "two-tower")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,13 @@ class ModelShape:
     blocks: int
     dropout: float
     heads: int = 1
+    architecture: str = "sasrec"  # or "two-tower", for the edge
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"architecture {self.architecture!r} is none of {', '.join(ARCHITECTURES)}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +41,9 @@ class Recipe:
     """All that decides what the factory makes of given data."""
 
     name: str
+    split: str = LEAVE_ONE_OUT  # or GLOBAL_TIME, for data with timestamps
     max_history: int = 50
+    pretrain: str = "none"  # of PRETRAINING: where the cloud's item rows begin
     cloud: ModelShape
     cloud_training: TrainConfig
     edge: ModelShape
@@ -41,6 +54,15 @@ class Recipe:
     alpha: float = 0.05  # the L_agree to certify, and with which risk of being wrong
     delta: float = 0.05
     shop: ShopConfig = field(default_factory=ShopConfig)
+    ladder: tuple[Rung, ...] = DEFAULT_LADDER  # what `tierline compress` tries
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split {self.split!r} is none of {', '.join(SPLITS)}")
+        if self.pretrain not in PRETRAINING:
+            raise ValueError(f"pretrain {self.pretrain!r} is none of {', '.join(PRETRAINING)}")
+        if self.cloud.architecture != "sasrec":
+            raise ValueError("the cloud's architecture is sasrec; two-tower is for the edge")
 
     def seeded(self, seed: int) -> Recipe:
         """The same recipe with every die thrown from ``seed``."""

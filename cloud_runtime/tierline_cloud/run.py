@@ -1,7 +1,8 @@
-"""What `tierline train` and `tierline evaluate` do once their options are read."""
+"""What `tierline train`, `compress` and `evaluate` do once their options are read."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import asdict, dataclass, replace
@@ -11,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load
 
 from tierline import BundleRefused, ConfigurationError
 from tierline_cloud.bundles import write_bundles
-from tierline_cloud.data import leave_one_out, pad_left, read_interactions
+from tierline_cloud.data import LEAVE_ONE_OUT, pad_left, read_interactions, split_by
 from tierline_cloud.evaluation import (
     factor_scores,
     paired_bootstrap,
@@ -28,18 +28,20 @@ from tierline_cloud.evaluation import (
 from tierline_cloud.evaluation.agreement import agreement_loss
 from tierline_cloud.evaluation.gate import gate_lines, gate_report
 from tierline_cloud.evaluation.metrics import ndcg
-from tierline_cloud.export import EdgeSession, Floats
+from tierline_cloud.export import EdgeSession
 from tierline_cloud.factory import Factory, Source, served_states
-from tierline_cloud.models.blend import CloudModel, blended
-from tierline_cloud.recipes import RECIPES, Recipe
+from tierline_cloud.ladder import Ladder
+from tierline_cloud.loading import item_table, load_cloud, sequence_of
+from tierline_cloud.models.blend import blended
+from tierline_cloud.recipe_files import find_recipe
+from tierline_cloud.recipes import Recipe
 from tierline_cloud.stages import Stage, StageStore
-from tierline_cloud.tables import certificate_line, tiers_table, train_table
+from tierline_cloud.tables import certificate_line, ladder_table, tiers_table, train_table
 from tierline_cloud.training.console import Console
 from tierline_cloud.training.loop import hidden_states
-from tierline_kernels import RowwiseInt8, dequantize_rows
+from tierline_cloud.training.world import World, chosen_device, open_world
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.certified import standing
-from tierline_serving.manifest import SequenceSpec
 from tierline_serving.registry import DEFAULT_CHANNEL, Registry
 from tierline_serving.signing import Signer, Trust
 
@@ -65,6 +67,9 @@ class TrainOptions:
     registry: Path | None
     key: Path | None
     threads: int
+    device: str = "auto"
+    split: str | None = None  # None: the recipe's
+    start: Path | None = None  # a bundle or checkpoint to fine-tune from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,21 +81,19 @@ class Outcome:
 
 
 def train(options: TrainOptions, console: Console | None = None) -> Outcome:
-    """Run the factory (or what is left of it), write both bundles, publish them if asked to."""
-    _use_threads(options.threads)
+    """Run the factory (or what is left of it), write both bundles, publish them if asked to. Of the
+    processes torchrun started, rank 0 writes and reports; the others' outcome is empty."""
     signer = None if options.key is None else Signer.from_file(options.key)
-    try:
-        recipe = chosen_recipe(options)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-    options.out.mkdir(parents=True, exist_ok=True)
     console = console or Console()
-    source = Source(path=options.data, kind=options.kind)
-    factory = Factory(source, recipe, options.out, console, seed=options.seed)
-    stages = factory.report()
+    with open_world(options.device) as world:
+        silent = Console(io.StringIO())
+        factory = _factory(options, console if world.is_writer else silent, world)
+        stages = factory.report()
+        if not world.is_writer:
+            return Outcome(table="", document={})
     packed = _pack(factory, options, signer, console)
     document: dict[str, Any] = {
-        "recipe": asdict(recipe),
+        "recipe": asdict(factory.recipe),
         "stages": stages,
         "bundles": packed.result["folders"],
         "certificate": packed.result["certificate"],
@@ -101,9 +104,34 @@ def train(options: TrainOptions, console: Console | None = None) -> Outcome:
     return Outcome(table=train_table(document), document=document)
 
 
+def compress(
+    options: TrainOptions, *, timed: bool = True, console: Console | None = None
+) -> Outcome:
+    """Climb the recipe's compression ladder with the networks of a run (trained if they are not
+    yet); ``timed`` measures every rung's latency now."""
+    factory = _factory(options, console or Console(), World(device=chosen_device(options.device)))
+    document = Ladder(factory, factory.recipe.ladder).report(timed=timed)
+    return Outcome(table=ladder_table(document), document=document)
+
+
+def _factory(options: TrainOptions, console: Console, world: World) -> Factory:
+    _use_threads(options.threads)
+    try:
+        recipe = chosen_recipe(options)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    options.out.mkdir(parents=True, exist_ok=True)
+    source = Source(path=options.data, kind=options.kind)
+    return Factory(source, recipe, options.out, console, seed=options.seed,
+                   start=options.start, world=world)  # fmt: skip
+
+
 def chosen_recipe(options: TrainOptions) -> Recipe:
-    """The named recipe with the options laid over it. Raises ValueError for impossible ones."""
-    recipe = RECIPES[options.recipe]
+    """The recipe of this name or file with the options laid over it. Raises ValueError for
+    impossible ones, ConfigurationError for what is no recipe."""
+    recipe = find_recipe(options.recipe)
+    if options.split is not None:
+        recipe = replace(recipe, split=options.split)
     shop = replace(recipe.shop, users=options.users, items=options.items)
     recipe = replace(recipe, shop=shop, escalation=options.escalation).seeded(options.seed)
     if options.max_minutes is not None:
@@ -187,6 +215,7 @@ class EvaluateOptions:
     allow_unsigned: bool
     threads: int
     sampled: bool = False  # also the 99-negatives protocol, with its warning
+    split: str = LEAVE_ONE_OUT
 
 
 def evaluate(options: EvaluateOptions) -> Outcome:
@@ -195,14 +224,17 @@ def evaluate(options: EvaluateOptions) -> Outcome:
     trust = Trust.from_files(options.keys, allow_unsigned=options.allow_unsigned)
     edge, cloud = open_bundle(options.edge, trust), open_bundle(options.cloud, trust)
     _check_pair(edge, cloud)
-    split = leave_one_out(read_interactions(options.data, options.kind))
-    known, found = _sequence(edge).items, split.train.n_items
+    try:
+        split = split_by(options.split, read_interactions(options.data, options.kind))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    known, found = sequence_of(edge).items, split.train.n_items
     if found > known:
         raise ConfigurationError(f"the data has item {found}; the bundles know 1..{known}")
     histories = replace(split.test_history, n_items=known)
-    rows = _rows(edge)
+    rows = item_table(edge)
     session = EdgeSession(edge.model_bytes(), rows, threads=options.threads)
-    outputs = session.run(pad_left(histories, _sequence(edge).max_history))
+    outputs = session.run(pad_left(histories, sequence_of(edge).max_history))
     scores = factor_scores(served_states(outputs.hidden), rows)
     fast = rank_catalogue(scores, histories, split.test_target)
     model = load_cloud(cloud)
@@ -234,17 +266,6 @@ def evaluate(options: EvaluateOptions) -> Outcome:
     )
 
 
-def load_cloud(bundle: Bundle) -> CloudModel:
-    """The torch model of a cloud bundle, in evaluation mode. Raises BundleRefused."""
-    runtime = bundle.manifest.runtime
-    try:
-        return CloudModel.from_bundle(
-            runtime.architecture, runtime.config or {}, load(bundle.model_bytes())
-        )
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BundleRefused(f"bundle {bundle.path}: the model does not load: {error}") from error
-
-
 def _check_pair(edge: Bundle, cloud: Bundle) -> None:
     for bundle, tier in ((edge, "edge"), (cloud, "cloud")):
         if bundle.manifest.tier != tier or bundle.manifest.kind != "sequence":
@@ -252,13 +273,8 @@ def _check_pair(edge: Bundle, cloud: Bundle) -> None:
             raise BundleRefused(
                 f"{bundle.path}: expected the {tier} bundle of kind sequence, not {found}"
             )
-    if _sequence(edge).items != _sequence(cloud).items:
+    if sequence_of(edge).items != sequence_of(cloud).items:
         raise BundleRefused("the two bundles have catalogues of different size")
-
-
-def _sequence(bundle: Bundle) -> SequenceSpec:
-    assert bundle.manifest.sequence is not None  # the manifest's reader saw to it
-    return bundle.manifest.sequence
 
 
 def _threshold(edge: Bundle) -> float:
@@ -266,17 +282,6 @@ def _threshold(edge: Bundle) -> float:
     if said is None or said.threshold is None:
         raise BundleRefused(f"bundle {edge.path}: without an uncertainty threshold nothing tiers")
     return said.threshold
-
-
-def _rows(bundle: Bundle) -> Floats:
-    name = _sequence(bundle).table
-    if name is None:
-        raise BundleRefused(f"bundle {bundle.path}: an edge bundle needs an item table")
-    table = bundle.table(name)
-    if table.codes is None or table.scales is None:
-        assert table.values is not None
-        return table.values.astype(np.float32)
-    return dequantize_rows(RowwiseInt8(table.codes, table.scales, table.biases))
 
 
 def _use_threads(threads: int) -> None:

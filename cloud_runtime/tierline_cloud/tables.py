@@ -86,6 +86,47 @@ def certificate_line(claim: Document) -> str:
     )
 
 
+def ladder_table(document: Document) -> str:
+    """One line a rung: what it weighs, what it keeps, how long it takes beside float32."""
+    rungs = document["rungs"]
+    timed = [point["batch"] for point in rungs[0].get("latency", ())] if rungs else []
+    sizes = ["table kB", "graph kB", "× table", "× network", "× cloud"]
+    kept = ["NDCG@10", "of float32", "of the cloud", "L_agree"]
+    head = ["rung", *sizes, *kept, *(f"ms at {batch}" for batch in timed)]
+    rows = [_rung_row(rung) for rung in rungs]
+    cloud = document["cloud"]
+    size = sum(cloud["bytes"].values())
+    return "\n".join(
+        [
+            f"cloud as served: {size / 1e6:.2f} MB, NDCG@10 {cloud['test']['ndcg@10']:.4f} "
+            f"({document['judged_users']:,} users); retention with 95 % intervals, L_agree against "
+            "the network's own float32 lists, milliseconds / times the float32 control's",
+            "",
+            _grid(head, rows),
+        ]
+    )
+
+
+def _rung_row(rung: Document) -> list[str]:
+    label = f"{rung['name']} (size-only)" if rung.get("size_only") else rung["name"]
+    sizes = rung["bytes"]
+    return [
+        label,
+        f"{sizes['table'] / 1e3:.0f}",
+        f"{sizes['graph'] / 1e3:.0f}",
+        *(f"{rung[key]:.1f}" for key in ("table_times", "network_times", "cloud_times")),
+        f"{rung['test']['ndcg@10']:.4f}",
+        _share(rung["own_retention"]),
+        _share(rung["retention"]),
+        f"{rung['loss_against_float32']:.3f}",
+        *(f"{p['rung'] * 1e3:.2f} / {p['ratio']:.2f}" for p in rung.get("latency", ())),
+    ]
+
+
+def _share(value: Document) -> str:
+    return f"{value['mean']:.1%} [{value['low'] * 100:.1f}, {value['high'] * 100:.1f}]"
+
+
 def _interval(value: Document) -> str:
     return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
 

@@ -14,7 +14,7 @@ from tierline_cloud.evaluation import agreement_loss, factor_scores, rank_catalo
 from tierline_cloud.models.baselines import ItemKnn
 from tierline_cloud.models.blend import CloudModel, Neighbours, blended
 from tierline_cloud.models.sasrec import SASRec, SASRecConfig
-from tierline_cloud.training import TrainConfig, train_sasrec
+from tierline_cloud.training import TrainConfig, train_network
 from tierline_cloud.training.console import Console
 from tierline_cloud.training.distillation import Distillation
 from tierline_cloud.training.loop import hidden_states
@@ -49,7 +49,7 @@ def test_the_student_comes_to_serve_what_the_teacher_would(tmp_path: Path) -> No
     torch.manual_seed(TRAINING.seed)
     before = loss_of(SASRec(SHAPE).eval())
     with Console(io.StringIO()).track("distil", TRAINING.epochs) as tracker:
-        student, _ = train_sasrec(
+        student, _ = train_network(
             SHAPE,
             TRAINING,
             split,
@@ -66,8 +66,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
     torch.manual_seed(0)
     network = SASRec(SHAPE).eval()
     lesson = Distillation(teacher=CloudModel(network=network, neighbours=None))
-    loss, _ = next(lesson.losses(network, TRAINING, train, epoch=0))
-    loss.backward()  # type: ignore[no-untyped-call]
+    batch = next(lesson.batches(SHAPE.max_history, TRAINING, train, epoch=0))
+    lesson.loss(network, batch).backward()  # type: ignore[no-untyped-call]
     assert network.table.grad is not None
     assert float(network.table.grad.abs().max()) < 1e-6
 
@@ -76,9 +76,13 @@ def test_every_user_is_taught_once_an_epoch_and_epochs_differ() -> None:
     train = leave_one_out(generate_shop(SHOP)).train
     lesson = Distillation(teacher=teacher(train))
     student = SASRec(SHAPE).eval()
-    epochs = [list(lesson.losses(student, TRAINING, train, epoch)) for epoch in (0, 0, 1)]
-    assert [sum(count for _, count in epoch) for epoch in epochs] == [len(train)] * 3
-    first, again, second = ([loss.item() for loss, _ in epoch] for epoch in epochs)
+    epochs = [
+        list(lesson.batches(SHAPE.max_history, TRAINING, train, epoch)) for epoch in (0, 0, 1)
+    ]
+    assert [sum(batch.weight for batch in epoch) for epoch in epochs] == [len(train)] * 3
+    first, again, second = (
+        [lesson.loss(student, batch).item() for batch in epoch] for epoch in epochs
+    )
     assert first == again
     assert not np.allclose(sorted(first), sorted(second))
 
@@ -90,5 +94,17 @@ def test_what_a_user_has_seen_is_not_taught(whole: bool, monkeypatch: pytest.Mon
     torch.manual_seed(0)
     lesson = Distillation(teacher=teacher(train))
     student = SASRec(SHAPE).eval()
-    for loss, _ in lesson.losses(student, TRAINING, train, epoch=0):
-        assert 0.0 < loss.item() < 2 * np.log(SHAPE.n_items)  # a seen item would cost 1e9
+    for batch in lesson.batches(SHAPE.max_history, TRAINING, train, epoch=0):
+        loss = lesson.loss(student, batch).item()
+        assert 0.0 < loss < 2 * np.log(SHAPE.n_items)  # a seen item would cost 1e9
+
+
+def test_the_parts_of_a_batch_are_the_batch() -> None:
+    train = leave_one_out(generate_shop(SHOP)).train
+    lesson = Distillation(teacher=teacher(train))
+    student = SASRec(SHAPE).eval()
+    batch = next(lesson.batches(SHAPE.max_history, TRAINING, train, epoch=0))
+    parts = [batch.part(rank, 3) for rank in range(3)]
+    assert sum(part.weight for part in parts) == batch.weight
+    together = sum(lesson.loss(student, part).item() * part.weight for part in parts)
+    assert together / batch.weight == pytest.approx(lesson.loss(student, batch).item(), rel=1e-5)

@@ -8,16 +8,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnxruntime.quantization import quantize_dynamic
 
 from tierline_cloud.calibration import threshold_for
 from tierline_cloud.compression.static_int8 import weight_products
 from tierline_cloud.export import (
+    BatchVarianceError,
     EdgeOutputs,
     EdgeSession,
     Parity,
     ParityError,
-    batch_variance,
+    batch_parity,
     compare,
+    require_batch_invariance,
     require_parity,
     torch_outputs,
 )
@@ -50,7 +53,22 @@ def test_the_float_graph_equals_the_model(factory: Factory) -> None:
 @pytest.mark.parametrize("name", ["export/float32.onnx", "quantize/model.onnx"])
 def test_an_answer_does_not_depend_on_its_neighbours(factory: Factory, name: str) -> None:
     session = EdgeSession(factory.out / "stages" / name, factory.rows)
-    assert batch_variance(session, factory.ids[:70]) <= 1e-5
+    require_batch_invariance(batch_parity(session.run, factory.ids[:70], factory.rows))
+
+
+def test_a_graph_with_ranges_taken_per_call_is_refused(factory: Factory, tmp_path: Path) -> None:
+    # onnxruntime #10111: one activation scale a call, so a score depends on its neighbours.
+    quantize_dynamic(factory.exported.folder / "float32.onnx", tmp_path / "dynamic.onnx")
+    session = EdgeSession(tmp_path / "dynamic.onnx", factory.rows)
+    parity = batch_parity(session.run, factory.ids[:70], factory.rows)
+    with pytest.raises(BatchVarianceError, match="depend on who else is in the batch"):
+        require_batch_invariance(parity)
+
+
+@pytest.mark.parametrize(("gap", "same"), [(2e-5, 1.0), (0.0, 0.99)])
+def test_a_difference_or_another_list_in_company_is_refused(gap: float, same: float) -> None:
+    with pytest.raises(BatchVarianceError):
+        require_batch_invariance(Parity(largest_difference=gap, same_top10=same))
 
 
 def test_every_product_with_a_weight_is_int8_and_attention_is_not(factory: Factory) -> None:
@@ -90,7 +108,7 @@ def test_compare_sees_a_changed_answer() -> None:
 
 
 def test_the_shipped_table_is_close_to_the_trained_one(factory: Factory) -> None:
-    trained = factory.model(factory.distilled).table.detach().numpy()
+    trained = factory.network(factory.distilled).table.detach().numpy()
     step = factory.table.scales[:, None]
     assert np.all(np.abs(factory.rows - trained) <= 0.5 * step + 1e-6)
     assert not factory.rows[0].any()
@@ -113,7 +131,7 @@ def test_the_head_learns_what_the_history_foretells(factory: Factory, tmp_path: 
     from tierline_cloud.evaluation import spearman
     from tierline_cloud.models.edge import EdgeModel
 
-    model = EdgeModel(factory.model(factory.distilled)).eval()
+    model = EdgeModel(factory.network(factory.distilled)).eval()
     lengths = (factory.ids > 0).sum(axis=1).astype(np.float64)
     train_head(model, factory.ids, factory.rows, lengths / 12, HeadConfig(steps=200))
     said = torch_outputs(model, factory.ids, factory.rows).uncertainty.astype(np.float64)

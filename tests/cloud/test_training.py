@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tierline_cloud.data import Split
 from tierline_cloud.models.sasrec import SASRec, SASRecConfig
-from tierline_cloud.training import TrainConfig, TrainReport, loss, train_sasrec
+from tierline_cloud.training import TrainConfig, TrainReport, loss, train_network
 from tierline_cloud.training.batches import epoch_batches
 from tierline_cloud.training.checkpoints import CheckpointError
 
@@ -86,7 +86,7 @@ def test_batches_hold_equal_lengths_and_differ_between_epochs(shop_split: Split)
 def _train(
     shape: SASRecConfig, split: Split, path: Path, config: TrainConfig = TRAINING
 ) -> tuple[SASRec, TrainReport]:
-    return train_sasrec(shape, config, split, checkpoint=path, key="k", tracker=_Silent())
+    return train_network(shape, config, split, checkpoint=path, key="k", tracker=_Silent())
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -95,7 +95,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     whole, report = _train(shape, shop_split, tmp_path / "whole")
     cut = tmp_path / "cut"
     with pytest.raises(_Cut):
-        train_sasrec(shape, TRAINING, shop_split, checkpoint=cut, key="k", tracker=_CutAfter(3))
+        train_network(shape, TRAINING, shop_split, checkpoint=cut, key="k", tracker=_CutAfter(3))
     resumed, again = _train(shape, shop_split, cut)
     for name, weights in whole.state_dict().items():
         assert torch.equal(weights, resumed.state_dict()[name]), name
@@ -114,7 +114,7 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(
 ) -> None:
     path = tmp_path / "run"
     _train(shape, shop_split, path, replace(TRAINING, epochs=1))
-    _, report = train_sasrec(
+    _, report = train_network(
         shape, TRAINING, shop_split, checkpoint=path, key="other", tracker=_Silent()
     )
     assert report.epochs == TRAINING.epochs
@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_an_error_with_a_cure(
 def test_training_stops_when_its_minutes_are_spent(
     shape: SASRecConfig, shop_split: Split, tmp_path: Path
 ) -> None:
-    _, report = train_sasrec(
+    _, report = train_network(
         shape,
         replace(TRAINING, epochs=50, minutes=1.0),
         shop_split,

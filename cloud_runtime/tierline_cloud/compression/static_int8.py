@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tierline import TierlineError
+from tierline_cloud.compression.notes import without_notes
 
 Feeds = Mapping[str, NDArray[np.float32]]
 
@@ -71,6 +72,7 @@ def quantize_encoder(source: Path, target: Path, batches: Iterator[Feeds]) -> in
             )
         finally:
             root.setLevel(level)
+    onnx.save(without_notes(onnx.load(target)), target)
     return len(nodes)
 
 

@@ -9,31 +9,42 @@ import numpy as np
 
 from tierline_cloud.data.sequences import Ids, Sequences
 
+LEAVE_ONE_OUT, GLOBAL_TIME = SPLITS = ("leave-one-out", "global-time")
 SHORTEST = 3  # one event to train on, one to validate, one to test
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Leave-one-out: train on s[:-2], validate s[-2] given s[:-2], test s[-1] given s[:-1]."""
+    """What trains, and one question a user in each of two slots: what comes after the history?
+    The users of the slots need not be the same; an item no training event shows stays in."""
 
     train: Sequences
+    valid_history: Sequences
     valid_target: Ids
     test_history: Sequences
     test_target: Ids
-    left_out: int  # users with fewer than three events
+    left_out: int  # users who are asked nothing in the test slot
 
-    @property
-    def valid_history(self) -> Sequences:
-        return self.train
+
+def split_by(name: str, sequences: Sequences) -> Split:
+    """The split of this name, one of SPLITS. Raises ValueError for another name, and for a global
+    time split of data without times."""
+    if name == LEAVE_ONE_OUT:
+        return leave_one_out(sequences)
+    if name == GLOBAL_TIME:
+        return global_time(sequences).questions(len(sequences))
+    raise ValueError(f"split {name!r} is none of {', '.join(SPLITS)}")
 
 
 def leave_one_out(sequences: Sequences) -> Split:
-    """Split every user with at least three events; the others are left out and counted."""
+    """Train on s[:-2], validate s[-2] given s[:-2], test s[-1] given s[:-1], for every user with at
+    least three events; the others are left out and counted."""
     users = np.flatnonzero(sequences.lengths >= SHORTEST)
     kept = sequences if users.size == len(sequences) else sequences.take(users)
-    ends = kept.offsets[1:]
+    ends, train = kept.offsets[1:], kept.without_last(2)
     return Split(
-        train=kept.without_last(2),
+        train=train,
+        valid_history=train,
         valid_target=kept.items[ends - 2],
         test_history=kept.without_last(1),
         test_target=kept.items[ends - 1],
@@ -61,6 +72,17 @@ class TimeSplit:
     test: Slot
     valid_from: float
     test_from: float
+
+    def questions(self, users: int) -> Split:
+        """The same as any split is asked, of data with ``users`` users."""
+        return Split(
+            train=self.train,
+            valid_history=self.valid.history,
+            valid_target=self.valid.target,
+            test_history=self.test.history,
+            test_target=self.test.target,
+            left_out=users - self.test.users.size,
+        )
 
 
 def global_time(

@@ -50,7 +50,7 @@ def rank_catalogue(
     for start in range(0, len(histories), chunk):
         users = np.arange(start, min(start + chunk, len(histories)))
         block = np.array(scores(users), np.float32)
-        _mask_seen(block, histories, users)
+        mask_seen(block, histories, users)
         ranks[users] = _ranks(block, targets[users])
         top[users] = top_items(block, k)
     return Ranking(ranks=ranks, top=top)
@@ -84,9 +84,11 @@ def top_items(scores: NDArray[np.float32], k: int) -> Ids:
     return np.where(np.isneginf(picked), -1, result)
 
 
-def _mask_seen(block: NDArray[np.float32], histories: Sequences, users: Ids) -> None:
+def mask_seen(block: NDArray[np.float32], histories: Sequences, users: Ids) -> None:
+    """Set the items each of these users (in any order) has seen to −inf, and padding too."""
     lengths = histories.lengths[users]
-    seen = histories.items[histories.offsets[users[0]] : histories.offsets[users[-1] + 1]]
+    starts = np.repeat(histories.offsets[users] - np.cumsum(lengths) + lengths, lengths)
+    seen = histories.items[starts + np.arange(lengths.sum())]
     block[np.repeat(np.arange(users.size), lengths), seen] = -np.inf
     block[:, 0] = -np.inf
 

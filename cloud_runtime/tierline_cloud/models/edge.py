@@ -1,11 +1,11 @@
-"""The edge model: a small SASRec whose graph also says how far its list may be from the cloud's."""
+"""The edge model: a small network that also says how far its list may be from the cloud's."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from tierline_cloud.models.sasrec import SASRec
+from tierline_cloud.models.network import Network
 
 HEAD_WIDTH = 16
 SHAPE_FEATURES = 4  # what the head is told besides the hidden state
@@ -37,7 +37,7 @@ class UncertaintyHead(nn.Module):
 class EdgeModel(nn.Module):
     """What goes into the edge bundle's ONNX file; the item table stays outside."""
 
-    def __init__(self, sasrec: SASRec) -> None:
+    def __init__(self, sasrec: Network) -> None:
         super().__init__()
         self.sasrec = sasrec
         self.head = UncertaintyHead(sasrec.config.dim)

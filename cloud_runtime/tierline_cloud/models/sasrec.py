@@ -22,9 +22,10 @@ class SASRecConfig:
     heads: int = 1
     max_history: int = 50
     dropout: float = 0.5
+    inner: int | None = None  # units of the ReLU layer; None: dim, as many as it reads
 
     def __post_init__(self) -> None:
-        for name in ("n_items", "dim", "blocks", "heads", "max_history"):
+        for name in ("n_items", "dim", "blocks", "heads", "max_history", "inner_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.dim % self.heads:
@@ -32,9 +33,14 @@ class SASRecConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
+    @property
+    def inner_width(self) -> int:
+        """Units of each block's ReLU layer."""
+        return self.dim if self.inner is None else self.inner
+
     def to_json(self) -> dict[str, int | float]:
         """Plain values: ``SASRecConfig(**config.to_json())`` is the same config."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class Block(nn.Module):
@@ -47,7 +53,8 @@ class Block(nn.Module):
         self.query_norm, self.inner_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
         self.output = nn.Linear(dim, dim)
-        self.widen, self.narrow = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        inner = config.inner_width
+        self.widen, self.narrow = nn.Linear(dim, inner), nn.Linear(inner, dim)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, queries: Tensor, bias: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Training SASRec: exact full-softmax loss, length-bucketed batches, checkpoints that resume."""
+"""Training next-item networks: exact full-softmax loss, like lengths together, resumable."""
 
-from tierline_cloud.training.loop import TrainConfig, TrainReport, train_sasrec
+from tierline_cloud.training.config import TrainConfig
+from tierline_cloud.training.loop import TrainReport, train_network
 
-__all__ = ["TrainConfig", "TrainReport", "train_sasrec"]
+__all__ = ["TrainConfig", "TrainReport", "train_network"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from tierline_cloud.data.sequences import Ids, Sequences, pad_left
 from tierline_cloud.models.blend import CloudModel
-from tierline_cloud.models.sasrec import SASRec
-from tierline_cloud.training.loop import TrainConfig
+from tierline_cloud.models.network import Network
+from tierline_cloud.training.config import TrainConfig
 
 WHOLE = 0.5  # share of users asked with their whole history: the cloud saw no answer to that
 
@@ -25,9 +26,9 @@ class Distillation:
 
     teacher: CloudModel
 
-    def losses(
-        self, model: SASRec, config: TrainConfig, train: Sequences, epoch: int
-    ) -> Iterator[tuple[Tensor, int]]:
+    def batches(
+        self, max_history: int, config: TrainConfig, train: Sequences, epoch: int
+    ) -> Iterator[Beginnings]:
         rng = np.random.default_rng([config.seed, epoch])
         cuts = np.where(
             rng.random(len(train)) < WHOLE, train.lengths, rng.integers(1, train.lengths + 1)
@@ -37,25 +38,46 @@ class Distillation:
         parts = np.array_split(ordered, max(1, len(train) // config.batch))
         for part in rng.permutation(len(parts)):
             users = parts[part]
-            yield self._loss(model, _beginnings(train, users, cuts[users])), users.size
+            histories = _beginnings(train, users, cuts[users])
+            yield Beginnings(histories, int(min(max_history, histories.lengths.max())))
 
-    def _loss(self, model: SASRec, histories: Sequences) -> Tensor:
-        length = min(model.config.max_history, int(histories.lengths.max()))
-        ids = torch.from_numpy(pad_left(histories, length))
-        users = np.arange(len(histories))
-        with torch.no_grad():
-            taught = self.teacher.network.hidden(ids) @ self.teacher.network.table.T
-            if self.teacher.neighbours is not None:
-                taught += torch.from_numpy(self.teacher.neighbours.boosts(histories, users))
-            wanted = torch.softmax(_unseen(taught, ids), dim=1)
+    def loss(self, model: Network, batch: Beginnings) -> Tensor:
+        device = model.table.device
+        ids = torch.from_numpy(pad_left(batch.histories, batch.length)).to(device)
+        wanted = self._taught(batch.histories, ids)
         said = torch.log_softmax(_unseen(model.hidden(ids) @ model.table.T, ids), dim=1)
         return -(wanted * said).sum(dim=1).mean()
+
+    def _taught(self, histories: Sequences, ids: Tensor) -> Tensor:
+        """The teacher's distribution [B, n_items + 1], always worked out in float32."""
+        network = self.teacher.network.to(ids.device)
+        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
+            scores = network.hidden(ids) @ network.table.T
+            if self.teacher.neighbours is not None:
+                boosts = self.teacher.neighbours.boosts(histories, np.arange(len(histories)))
+                scores += torch.from_numpy(boosts).to(ids.device)
+            return torch.softmax(_unseen(scores, ids), dim=1)
+
+
+class Beginnings(NamedTuple):
+    """Histories up to some instant, and the longest of the whole batch (at most max_history)."""
+
+    histories: Sequences
+    length: int
+
+    @property
+    def weight(self) -> int:
+        return len(self.histories)
+
+    def part(self, rank: int, size: int) -> Self:
+        users = np.arange(rank, len(self.histories), size)
+        return self._replace(histories=self.histories.take(users))
 
 
 def _unseen(scores: Tensor, ids: Tensor) -> Tensor:
     """What was seen, and padding, is out of the question for both."""
     # Finite: a weight of zero times minus infinity would be no number.
-    return scores.scatter(1, ids, -1e9).index_fill(1, torch.tensor([0]), -1e9)
+    return scores.scatter(1, ids, -1e9).index_fill(1, torch.tensor([0], device=ids.device), -1e9)
 
 
 def _beginnings(train: Sequences, users: Ids, lengths: Ids) -> Sequences:

@@ -1,49 +1,30 @@
-"""Train one SASRec until validation stops improving, resumable after any epoch."""
+"""Train one network until validation stops improving, resumable after any epoch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from tierline import ConfigurationError
 from tierline_cloud.data import Split, pad_left
 from tierline_cloud.data.sequences import Sequences
 from tierline_cloud.evaluation import factor_scores, rank_catalogue, ranking_metrics
-from tierline_cloud.models.sasrec import SASRec, SASRecConfig
-from tierline_cloud.training.batches import epoch_batches
+from tierline_cloud.models.network import Network, Shape, build
 from tierline_cloud.training.checkpoints import Progress, TrainState, load_state, save_state
+from tierline_cloud.training.config import PRECISIONS, TrainConfig
 from tierline_cloud.training.console import Tracker
-from tierline_cloud.training.loss import catalogue_cross_entropy
+from tierline_cloud.training.lessons import Lesson, NextItem, Taught
+from tierline_cloud.training.world import SOLO, World
 
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """How to train. ``minutes`` bounds the training time across resumptions; None: no bound."""
-
-    epochs: int = 120
-    batch: int = 512  # users
-    rate: float = 1e-3
-    weight_decay: float = 1e-8
-    evaluate_every: int = 5  # epochs
-    patience: int = 3  # evaluations without improvement
-    minutes: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "evaluate_every", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"minutes must be positive or None, got {self.minutes}")
+RANK_STRIDE = 7_368_787  # a prime far from the seeds' own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,36 +38,8 @@ class TrainReport:
     history: list[dict[str, float]]
 
 
-class Lesson(Protocol):
-    """What an epoch teaches: for each batch its mean loss, and over how many examples."""
-
-    def losses(
-        self, model: SASRec, config: TrainConfig, train: Sequences, epoch: int
-    ) -> Iterator[tuple[Tensor, int]]: ...
-
-
-class NextItem:
-    """Every next item of every user, by cross-entropy over the whole catalogue."""
-
-    def losses(
-        self, model: SASRec, config: TrainConfig, train: Sequences, epoch: int
-    ) -> Iterator[tuple[Tensor, int]]:
-        batches = epoch_batches(
-            train,
-            max_history=model.config.max_history,
-            batch=config.batch,
-            seed=config.seed,
-            epoch=epoch,
-        )
-        for inputs, targets in batches:
-            real = targets > 0
-            states = model.all_states(inputs)[real]
-            loss = catalogue_cross_entropy(states, model.table, targets[real])
-            yield loss, int(real.sum())
-
-
-def train_sasrec(
-    shape: SASRecConfig,
+def train_network(
+    shape: Shape,
     config: TrainConfig,
     split: Split,
     *,
@@ -95,69 +48,102 @@ def train_sasrec(
     tracker: Tracker,
     lesson: Lesson | None = None,
     start: Mapping[str, Tensor] | None = None,
+    world: World = SOLO,
     clock: Clock = time.monotonic,
-) -> tuple[SASRec, TrainReport]:
+) -> tuple[Network, TrainReport]:
     """Train, or go on from ``checkpoint`` when it was written under ``key``. The model comes back
-    with the weights that validated best (NDCG@10), in evaluation mode. The same seed gives the
-    same weights, interrupted or not. ``lesson`` makes the batches and their loss (None: every next
-    item, by cross-entropy); ``start`` are the weights to begin with (None: random ones)."""
+    with the weights that validated best (NDCG@10), on the CPU and in evaluation mode, on every
+    rank of ``world``. The same seed gives the same weights, interrupted or not. ``lesson`` makes
+    the batches and their loss (None: every next item, by cross-entropy); ``start`` are the weights
+    to begin with (None: random ones). Raises ConfigurationError for a precision the device lacks.
+    """
+    _check_precision(config, world)
     torch.manual_seed(config.seed)
-    model = SASRec(shape)
+    model = build(shape)
     if start is not None:
         model.load_state_dict(start)
-    lesson = lesson or NextItem()
+    model.to(world.device)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.rate, weight_decay=config.weight_decay
     )
     state = TrainState(model=model, optimiser=optimiser, best={}, progress=Progress())
     load_state(checkpoint, state, key=key)
+    chosen = lesson or NextItem()
+    taught = world.averaging(Taught(model, chosen, precision=PRECISIONS[config.precision]))
     while not state.progress.done:
         began = clock() - state.progress.elapsed
-        _one_epoch(state, config, split, lesson)
+        _one_epoch(state, config, split, chosen, taught, world)
         state.progress.elapsed = clock() - began
-        _after_epoch(state, config, split)
+        _after_epoch(state, config, split, world)
         state.progress.elapsed = state.progress.history[-1]["seconds"] = clock() - began
-        save_state(checkpoint, state, key=key)
+        if world.is_writer:
+            save_state(checkpoint, state, key=key)
         tracker.update(state.progress.epoch, _note(state))
     model.load_state_dict(state.best)
-    return model.eval(), _report(state.progress)
+    return model.cpu().eval(), _report(state.progress)
 
 
-def hidden_states(model: SASRec, histories: Sequences, *, chunk: int = 1024) -> NDArray[np.float32]:
+def _check_precision(config: TrainConfig, world: World) -> None:
+    if config.precision != "float32" and world.device.type != "cuda":
+        raise ConfigurationError(
+            f"precision {config.precision} needs a CUDA device, this run trains on "
+            f"{world.device.type}: take float32"
+        )
+
+
+def hidden_states(
+    model: Network, histories: Sequences, *, chunk: int = 1024
+) -> NDArray[np.float32]:
     """The last state of every user: float32 [users, d]. The model must be in evaluation mode."""
     ids = torch.from_numpy(pad_left(histories, model.config.max_history))
+    device = model.table.device
     with torch.inference_mode():
-        parts = [model.hidden(part) for part in torch.split(ids, chunk)]
+        parts = [model.hidden(part.to(device)).cpu() for part in torch.split(ids, chunk)]
         result: NDArray[np.float32] = torch.cat(parts).numpy()
     return result
 
 
-def _one_epoch(state: TrainState, config: TrainConfig, split: Split, lesson: Lesson) -> None:
-    """One pass over the users. Dropout is seeded by the epoch, so a resumed run repeats it."""
+def _one_epoch(
+    state: TrainState,
+    config: TrainConfig,
+    split: Split,
+    lesson: Lesson,
+    taught: nn.Module,
+    world: World,
+) -> None:
+    """One pass over the users. Dropout is seeded by the epoch, so a resumed run repeats it, and by
+    the rank, so that no two ranks drop the same."""
     model, progress = state.model, state.progress
-    assert isinstance(model, SASRec)
-    model.train()
-    torch.manual_seed(config.seed * 1_000_003 + progress.epoch + 1)
+    assert isinstance(model, Network)
+    taught.train()
+    torch.manual_seed(config.seed * 1_000_003 + progress.epoch + 1 + world.rank * RANK_STRIDE)
     total, count = 0.0, 0
-    for loss, weight in lesson.losses(model, config, split.train, progress.epoch):
+    for batch in lesson.batches(model.config.max_history, config, split.train, progress.epoch):
+        share = batch if world.size == 1 else batch.part(world.rank, world.size)
+        loss, weight = taught(share), share.weight
+        total += loss.item() * weight
+        count += weight
         state.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        if world.size > 1:
+            # DDP averages over ranks; what is wanted is the average over examples.
+            loss = loss * (world.size * weight / max(batch.weight, 1))
+        loss.backward()
         assert model.table.grad is not None
         model.table.grad[0] = 0.0  # padding stays zero
         state.optimiser.step()
-        total += loss.item() * weight
-        count += weight
     progress.epoch += 1
-    progress.history.append({"epoch": progress.epoch, "loss": total / max(count, 1)})
+    total, seen = world.total([total, count])
+    progress.history.append({"epoch": progress.epoch, "loss": total / max(seen, 1)})
 
 
-def _after_epoch(state: TrainState, config: TrainConfig, split: Split) -> None:
+def _after_epoch(state: TrainState, config: TrainConfig, split: Split, world: World) -> None:
     """Validate when it is time to, keep the best weights, and decide whether to stop."""
     progress = state.progress
-    out_of_time = config.minutes is not None and progress.elapsed >= config.minutes * 60
+    (elapsed,) = world.share([progress.elapsed])
+    out_of_time = config.minutes is not None and elapsed >= config.minutes * 60
     last = progress.epoch >= config.epochs or out_of_time
     if last or progress.epoch % config.evaluate_every == 0:
-        score = _validate(state.model, split)
+        (score,) = world.share([_validate(state.model, split) if world.is_writer else 0.0])
         progress.history[-1]["ndcg@10"] = score
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = score, progress.epoch
@@ -167,11 +153,11 @@ def _after_epoch(state: TrainState, config: TrainConfig, split: Split) -> None:
     progress.done = last or (progress.best_epoch > 0 and stale)
 
 
-def _validate(model: torch.nn.Module, split: Split) -> float:
-    assert isinstance(model, SASRec)
+def _validate(model: nn.Module, split: Split) -> float:
+    assert isinstance(model, Network)
     model.eval()
     states = hidden_states(model, split.valid_history)
-    scores = factor_scores(states, model.table.detach().numpy())
+    scores = factor_scores(states, model.table.detach().cpu().numpy())
     ranking = rank_catalogue(scores, split.valid_history, split.valid_target)
     return ranking_metrics(ranking.ranks)["ndcg@10"]
 

@@ -1,0 +1,299 @@
+"""The first half of the factory: from interaction data to trained networks, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tierline_cloud.data import (
+    GLOBAL_TIME,
+    LEAVE_ONE_OUT,
+    Sequences,
+    Split,
+    UserGroups,
+    generate_shop,
+    group_users,
+    pad_left,
+    read_interactions,
+    split_by,
+)
+from tierline_cloud.data.ingest import DataError
+from tierline_cloud.data.sequences import Ids
+from tierline_cloud.data.synthetic import write_s3rec
+from tierline_cloud.evaluation import (
+    Ranking,
+    factor_scores,
+    rank_catalogue,
+    ranking_metrics,
+)
+from tierline_cloud.evaluation.metrics import ndcg
+from tierline_cloud.export import (
+    Floats,
+)
+from tierline_cloud.models.baselines import ItemKnn, popularity_prior
+from tierline_cloud.models.blend import WEIGHTS, CloudModel, Neighbours, blended
+from tierline_cloud.models.network import Network, Shape, build, make_shape, with_rows
+from tierline_cloud.models.sasrec import SASRec
+from tierline_cloud.pretraining import pretrain
+from tierline_cloud.recipes import ModelShape, Recipe
+from tierline_cloud.stages import Result, Stage, StageStore, content_key, file_digest
+from tierline_cloud.training import TrainConfig, train_network
+from tierline_cloud.training.console import Console
+from tierline_cloud.training.distillation import Distillation
+from tierline_cloud.training.lessons import Lesson
+from tierline_cloud.training.loop import hidden_states
+from tierline_cloud.training.starting import fitted, read_weights
+from tierline_cloud.training.world import SOLO, World
+
+DISTILLATION_DROPOUT = 0.1  # the teacher's distribution is regularisation enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the data comes from: a file in one of DATA_FORMATS, or None for the made-up shop."""
+
+    path: Path | None
+    kind: str | None = None
+
+
+class Networks:
+    """The data and the trained networks of one run under ``out``. Every stage reads what earlier
+    ones left on disk."""
+
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        out: Path,
+        console: Console,
+        *,
+        seed: int = 0,
+        start: Path | None = None,
+        world: World = SOLO,
+    ) -> None:
+        """``start`` is a bundle or checkpoint to fine-tune the cloud's network from."""
+        self.source, self.recipe, self.out, self.console = source, recipe, out, console
+        self.seed, self.start, self.world = seed, start, world
+        self.store = StageStore(out / "stages", console, world)
+
+    # ── data ──────────────────────────────────────────────────────────────────────────────────
+    @cached_property
+    def ingest(self) -> Stage:
+        path = self.source.path
+        if path is not None and not path.is_file():
+            raise DataError(f"{path} is no file: give the interactions' path, or --synthetic")
+        what = asdict(self.recipe.shop) if path is None else {"sha256": file_digest(path)}
+        inputs = {**what, "kind": self.source.kind}
+        if self.recipe.split != LEAVE_ONE_OUT:  # which goes without saying, as before
+            inputs["split"] = self.recipe.split
+        return self.store.run("ingest", self._ingest, inputs=inputs)
+
+    def _ingest(self, folder: Path, key: str) -> Result:
+        if self.source.path is None:
+            sequences = generate_shop(self.recipe.shop)
+            write_s3rec(sequences, self.out / "synthetic.txt")
+        else:
+            sequences = read_interactions(self.source.path, self.source.kind)
+        np.save(folder / "items.npy", sequences.items)
+        np.save(folder / "offsets.npy", sequences.offsets)
+        if sequences.times is not None:
+            np.save(folder / "times.npy", sequences.times)
+        elif self.recipe.split == GLOBAL_TIME:
+            raise DataError("a global-time split needs data with timestamps; use leave-one-out")
+        return {
+            "users": len(sequences),
+            "items": sequences.n_items,
+            "events": int(sequences.items.size),
+            "split": self.recipe.split,
+        }
+
+    @cached_property
+    def split(self) -> Split:
+        folder = self.ingest.folder
+        timed = self.recipe.split == GLOBAL_TIME
+        sequences = Sequences(
+            items=np.load(folder / "items.npy"),
+            offsets=np.load(folder / "offsets.npy"),
+            n_items=int(self.ingest.result["items"]),
+            times=np.load(folder / "times.npy") if timed else None,
+        )
+        return split_by(self.recipe.split, sequences)
+
+    @cached_property
+    def groups(self) -> UserGroups:
+        return group_users(len(self.split.test_target), seed=self.seed)
+
+    @cached_property
+    def ids(self) -> Ids:
+        """What the edge is asked at test time: int64 [users, max_history], left-padded."""
+        return pad_left(self.split.test_history, self.recipe.max_history)
+
+    # ── models ────────────────────────────────────────────────────────────────────────────────
+    @cached_property
+    def baselines(self) -> Stage:
+        inputs = {"format": 2}  # since 2 the neighbours are kept for the blend
+        return self.store.run("baselines", self._baselines, inputs=inputs, after=(self.ingest,))
+
+    def _baselines(self, folder: Path, key: str) -> Result:
+        split = self.split
+        prior = popularity_prior(split.train)
+        np.save(folder / "prior.npy", prior)
+        knn = ItemKnn.fit(split.train)
+        popular = rank_catalogue(
+            lambda users: np.tile(prior, (users.size, 1)), split.test_history, split.test_target
+        )
+        similar = rank_catalogue(
+            lambda users: knn.scores(split.test_history, users),
+            split.test_history,
+            split.test_target,
+        )
+        np.save(folder / "knn.ranks.npy", similar.ranks)
+        save_file(Neighbours(knn=knn, weight=0.0).tensors(), folder / "knn.safetensors")
+        return {
+            "popularity": ranking_metrics(popular.ranks),
+            "item_knn": ranking_metrics(similar.ranks),
+        }
+
+    @cached_property
+    def pretrained(self) -> Stage | None:
+        """Item rows for the cloud to begin with, when the recipe wants any."""
+        return None if self.recipe.pretrain == "none" else pretrain(self)
+
+    @cached_property
+    def cloud(self) -> Stage:
+        """The cloud's network, from random weights, pre-trained rows or those of ``start``."""
+        recipe, shape = self.recipe, self.shape(self.recipe.cloud)
+        if self.start is None and self.pretrained is None:
+            return self.train("cloud", recipe.cloud, recipe.cloud_training)
+        torch.manual_seed(recipe.cloud_training.seed)
+        fresh = build(shape)
+        if self.start is not None:
+            start, after = fitted(read_weights(self.start), fresh.state_dict()), (self.ingest,)
+            inputs = {"from": content_key({n: _digest(start[n]) for n in sorted(start)})}
+        else:
+            assert self.pretrained is not None
+            rows = load_file(self.pretrained.folder / "rows.safetensors")["rows"]
+            start, after, inputs = with_rows(fresh, rows), (self.pretrained,), {}
+        return self.train(
+            "cloud", recipe.cloud, recipe.cloud_training, start=start, after=after, inputs=inputs
+        )
+
+    @cached_property
+    def blend(self) -> Stage:
+        """The cloud's network with its neighbours, their weight chosen on the validation slot."""
+        return self.store.run("blend", self._blend, inputs={}, after=(self.cloud, self.baselines))
+
+    def _blend(self, folder: Path, key: str) -> Result:
+        model, split = self.cloud_network, self.split
+        found: dict[float, float] = {}
+        states = hidden_states(model, split.valid_history)
+        for weight in WEIGHTS:
+            scores = blended(
+                states, item_rows(model), split.valid_history, self._neighbours(weight)
+            )
+            ranking = rank_catalogue(scores, split.valid_history, split.valid_target)
+            found[weight] = float(ndcg(ranking.ranks, 10).mean())
+        best = max(found, key=lambda weight: found[weight])
+        states = hidden_states(model, split.test_history)
+        scores = blended(states, item_rows(model), split.test_history, self._neighbours(best))
+        ranking = rank_catalogue(scores, split.test_history, split.test_target)
+        ranking.save(folder / "test")
+        valid = {str(weight): value for weight, value in found.items()}
+        return {"weight": best, "valid_ndcg@10": valid, "test": ranking_metrics(ranking.ranks)}
+
+    def _neighbours(self, weight: float) -> Neighbours:
+        tensors = load_file(self.baselines.folder / "knn.safetensors")
+        return Neighbours.from_tensors(tensors, weight, self.split.train.n_items)
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """The neighbours the cloud is served with."""
+        return self._neighbours(float(self.blend.result["weight"]))
+
+    @cached_property
+    def edge(self) -> Stage:
+        return self.train("edge", self.recipe.edge, self.recipe.edge_training)
+
+    @cached_property
+    def distilled(self) -> Stage:
+        """The edge's network, taught by the cloud's blend."""
+        shape = replace(self.recipe.edge, dropout=DISTILLATION_DROPOUT)
+        teacher = CloudModel(network=self.cloud_network, neighbours=self.neighbours)
+        weights = load_file(self.edge.folder / "model.safetensors")
+        lesson, after = Distillation(teacher=teacher), (self.blend, self.edge)
+        training = self.recipe.distillation
+        return self.train("distil", shape, training, lesson=lesson, start=weights, after=after)
+
+    def train(
+        self,
+        name: str,
+        shape: ModelShape,
+        training: TrainConfig,
+        *,
+        lesson: Lesson | None = None,
+        start: dict[str, Tensor] | None = None,
+        after: tuple[Stage, ...] = (),
+        inputs: dict[str, str] | None = None,
+    ) -> Stage:
+        """One stage that trains a network of this shape; ``inputs`` go into its key."""
+        config = self.shape(shape)
+
+        def make(folder: Path, key: str) -> Result:
+            checkpoint = folder / "checkpoint.safetensors"
+            with self.console.track(f"train {name}", training.epochs) as tracker:
+                model, report = train_network(
+                    config, training, self.split, checkpoint=checkpoint, key=key,
+                    tracker=tracker, lesson=lesson, start=start, world=self.world,
+                )  # fmt: skip
+            if not self.world.is_writer:
+                return {}
+            weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+            save_file(weights, folder / "model.safetensors")
+            ranking = self.rank(hidden_states(model, self.split.test_history), item_rows(model))
+            ranking.save(folder / "test")
+            checkpoint.unlink(missing_ok=True)
+            return {"test": ranking_metrics(ranking.ranks), "training": asdict(report)}
+
+        keyed = {"shape": config.to_json(), "training": training.to_json(), **(inputs or {})}
+        return self.store.run(name, make, inputs=keyed, after=after or (self.ingest,), by_all=True)
+
+    def shape(self, shape: ModelShape) -> Shape:
+        """The recipe's shape with this data's catalogue."""
+        return make_shape(
+            n_items=self.split.train.n_items, max_history=self.recipe.max_history, **asdict(shape)
+        )
+
+    def network(self, stage: Stage) -> Network:
+        """The trained network of the cloud, the edge or the distillation stage."""
+        shape = self.recipe.cloud if stage is self.cloud else self.recipe.edge
+        network = build(self.shape(shape))
+        network.load_state_dict(load_file(stage.folder / "model.safetensors"))
+        return network.eval()
+
+    @property
+    def cloud_network(self) -> SASRec:
+        """The cloud's trained network."""
+        network = self.network(self.cloud)
+        assert isinstance(network, SASRec)  # the recipe sees to it
+        return network
+
+    def rank(self, hidden: Floats, table: Floats) -> Ranking:
+        """The test slot's targets among all unseen items, by state times item row."""
+        split = self.split
+        return rank_catalogue(factor_scores(hidden, table), split.test_history, split.test_target)
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()
+
+
+def item_rows(model: Network) -> Floats:
+    result: Floats = model.table.detach().numpy()
+    return result

@@ -1,0 +1,72 @@
+"""What an epoch teaches: batches of users, and the loss of a model on one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from tierline_cloud.data.sequences import Sequences
+from tierline_cloud.models.network import Network
+from tierline_cloud.training.batches import NextItems, epoch_batches
+from tierline_cloud.training.config import TrainConfig
+from tierline_cloud.training.loss import catalogue_cross_entropy
+
+
+class Batch(Protocol):
+    """Users that train together; ``weight`` is the number of examples a mean is taken over."""
+
+    @property
+    def weight(self) -> int: ...
+
+    def part(self, rank: int, size: int) -> Self:
+        """This rank's share; the shares of all ranks are the batch."""
+        ...
+
+
+class Lesson(Protocol):
+    """The batches of an epoch, the same on every rank, and a model's mean loss on one of them."""
+
+    def batches(
+        self, max_history: int, config: TrainConfig, train: Sequences, epoch: int
+    ) -> Iterator[Batch]: ...
+
+    # Any: a lesson's loss takes the batches that the lesson itself makes.
+    def loss(self, model: Network, batch: Any) -> Tensor: ...
+
+
+class NextItem:
+    """Every next item of every user, by cross-entropy over the whole catalogue."""
+
+    def batches(
+        self, max_history: int, config: TrainConfig, train: Sequences, epoch: int
+    ) -> Iterator[NextItems]:
+        return epoch_batches(
+            train, max_history=max_history, batch=config.batch, seed=config.seed, epoch=epoch
+        )
+
+    def loss(self, model: Network, batch: NextItems) -> Tensor:
+        inputs = batch.inputs.to(model.table.device)
+        targets = batch.targets.to(model.table.device)
+        real = targets > 0
+        states = model.all_states(inputs)[real]
+        return catalogue_cross_entropy(states, model.table, targets[real])
+
+
+class Taught(nn.Module):
+    """A model with what it is taught: ``forward`` is the loss, as DDP wants it."""
+
+    def __init__(self, model: Network, lesson: Lesson, *, precision: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self._lesson, self._precision = lesson, precision
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean loss of ``batch``; 0, with gradients of 0, for one without examples."""
+        if not batch.weight:
+            return torch.stack([value.sum() * 0.0 for value in self.model.parameters()]).sum()
+        mixed = self._precision != torch.float32
+        with torch.autocast(self.model.table.device.type, self._precision, enabled=mixed):
+            return self._lesson.loss(self.model, batch)
