@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Never
 
 from tierline.cli import EXIT_DONE, EXIT_REFUSED
-from tierline_drills.errors import DrillError
+from tierline_drills.errors import BadExperiment, DrillError
+from tierline_drills.experiment import Experiment, read_experiment
 from tierline_drills.page import Chapter, page
 from tierline_drills.records import Log, read_log
 from tierline_drills.report import Report
 from tierline_drills.report import report as report_of
+from tierline_drills.runner import Journal, Runner, passed
+
+CONTROL = "tierline_drills.control"
 
 
 def report(options: argparse.Namespace) -> int:
@@ -28,6 +35,97 @@ def report(options: argparse.Namespace) -> int:
         say(sentence(one))
     expected = [one["passed"] is not one["drill"]["negative"] for one in reports]
     return EXIT_DONE if all(expected) else EXIT_REFUSED
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out experiments on real processes; exit code 3 when one did not do as it must."""
+    signal.signal(signal.SIGTERM, _terminated)
+    variables = dict(_variable(text) for text in options.set)
+    logs: list[Path] = []
+    good = True
+    for path in options.experiments:
+        experiment = read_experiment(path, variables)
+        if options.negative:
+            experiment = experiment.negative()
+        repeats = options.repeats or int(experiment.own.get("repeats", 1))
+        for number in range(1, repeats + 1):
+            suffix = "-negative" if options.negative else ""
+            suffix += f"-{number}" if repeats > 1 else ""
+            good = _run_once(experiment, path.stem, suffix, options, logs) and good
+    if logs:
+        loaded = [load_log(log) for log in logs]
+        reports = [report_of(log) for log in loaded]
+        write_json(options.out / "reports.json", reports)
+        write_page(options.out / "index.html", options.title, loaded, reports)
+        say(f"page: {options.out / 'index.html'}")
+    return EXIT_DONE if good else EXIT_REFUSED
+
+
+def _run_once(
+    experiment: Experiment, stem: str, suffix: str, options: argparse.Namespace, logs: list[Path]
+) -> bool:
+    """One run; whether it did as it must. Adds its log to ``logs``."""
+    given: dict[str, object] = {"out": str(options.out), "id": stem, "name": stem + suffix}
+    if options.work is not None:
+        given["work"] = str(options.work)
+    controls = tuple(
+        replace(one, arguments={**one.arguments, **given}) if one.module == CONTROL else one
+        for one in experiment.controls
+    )
+    say(f"{experiment.title}{' (negative control)' if options.negative else ''} …")
+    journal = Runner(replace(experiment, controls=controls)).run()
+    target = options.out / f"{stem}{suffix}.journal.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(journal, indent=1, default=str) + "\n", encoding="utf-8")
+    if journal["status"] == "skipped":
+        say(f"  skipped: {journal['why']}")
+        return True
+    place = journal.get("extensions", {}).get("tierline-log")
+    if place is None:
+        say(f"  {journal['status']}: {journal.get('why', 'the hypothesis held')}")
+        return passed(journal)
+    logs.append(Path(place))
+    found = report_of(load_log(Path(place)))
+    say(sentence(found))
+    for why in _troubles(journal):
+        say(f"  journal: {why}")
+    held = bool(found["passed"]) and passed(journal)
+    return not held if options.negative else held
+
+
+def _troubles(journal: Journal) -> list[str]:
+    """What went otherwise than planned, for people."""
+    found = [f"{journal['status']}: {journal['why']}"] if journal.get("why") else []
+    for when in ("before", "after"):
+        state = journal["steady_states"][when]
+        for row in state["probes"] if state else ():
+            if not row["tolerance_met"]:
+                value = row.get("exception") or row["output"]
+                found.append(f"{when}: {row['activity']['name']} was {value!r}")
+    failed = [row for row in journal["rollbacks"] if row["status"] != "succeeded"]
+    return found + [f"rollback {r['activity']['name']}: {r['exception']}" for r in failed]
+
+
+def proxy(options: argparse.Namespace) -> int:
+    """Serve the chaos proxy's API until signalled."""
+    from tierline_drills.proxy.control import run as serve
+
+    serve(options.host, options.port, lambda port: say(f"proxy API on {options.host}:{port}"))
+    return EXIT_DONE
+
+
+def _variable(text: str) -> tuple[str, object]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise BadExperiment(f"--set takes NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _terminated(number: int, frame: object) -> Never:
+    raise SystemExit(143)  # unwinds every `finally`, as Ctrl-C does
 
 
 def load_log(path: Path) -> Log:

@@ -111,6 +111,7 @@ def _recovery(chapter: Chapter) -> str:
     names = {
         "symptom": "first symptom",
         "mttd": "MTTD: first client or watcher detects",
+        "mttd_client": "first client opens a breaker or ejects",
         "mttd_all": "every client has detected",
         "mttm": "MTTM: callers get what is promised again",
         "mttr": "MTTR: fully recovered",

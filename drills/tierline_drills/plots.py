@@ -60,7 +60,8 @@ def _calls(axes: Axes, calls: Sequence[Call], log: Log) -> None:
     axes.axhline(log.drill.deadline * 1000, color="#999", linewidth=0.8, linestyle=":")
     axes.set_yscale("log")
     axes.set_ylabel("latency, ms (from when due)")
-    axes.legend(loc="upper right", fontsize=8, ncols=4)
+    if calls:
+        axes.legend(loc="upper right", fontsize=8, ncols=4)
 
 
 def _attempts(axes: Axes, calls: Sequence[Call]) -> None:

@@ -71,8 +71,9 @@ def _event(event: Event) -> Report:
 
 
 def _recovery(log: Log, line: Timeline) -> Report:
-    """MTTD = t2 − t0, MTTM = t3 − t0, MTTR = t5 − t0, heal = t5 − t4; RTO: until what was lost
-    was back (or else until mitigated); RPO: what was lost for good."""
+    """MTTD = t2 − t0 (by anybody, by the first client, by all of them), MTTM = t3 − t0, MTTR =
+    t5 − t0, heal = t5 − t4; RTO: until what was lost was back (or else until mitigated); RPO: what
+    was lost for good."""
     restored = [event.at for event in log.events if event.kind == "restored"]
     back = max(
         (at for at in restored if line.inject is not None and at >= line.inject), default=None
@@ -84,6 +85,7 @@ def _recovery(log: Log, line: Timeline) -> Report:
     return {
         "symptom": line.since_inject(line.symptom),
         "mttd": line.since_inject(line.detected),
+        "mttd_client": line.since_inject(line.detected_by_client),
         "mttd_all": line.since_inject(line.all_detected),
         "mttm": line.since_inject(line.mitigated),
         "mttr": line.since_inject(line.recovered),

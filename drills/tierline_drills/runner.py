@@ -95,10 +95,10 @@ class Runner:
     def _rolls_back(self) -> bool:
         strategy = self.experiment.strategy
         if strategy == "default":
-            return self.journal["status"] == "completed"
+            return bool(self.journal["status"] == "completed")
         if strategy == "deviated":
             return bool(self.journal["deviated"])
-        return bool(strategy == "always")
+        return strategy == "always"
 
     # -- the parts ---------------------------------------------------------------------------
 

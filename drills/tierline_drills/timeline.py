@@ -18,12 +18,13 @@ WINDOW = 5.0  # seconds in which the SLI must reach the SLO to count as mitigate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Seconds since the drill's origin; None: it did not happen. ``all_detected`` is when the last
-    client had noticed."""
+    """Seconds since the drill's origin; None: it did not happen. ``detected`` is by
+    anybody, ``detected_by_client`` by the first client, ``all_detected`` by the last."""
 
     inject: float | None = None
     symptom: float | None = None
     detected: float | None = None
+    detected_by_client: float | None = None
     all_detected: float | None = None
     mitigated: float | None = None
     cleared: float | None = None
@@ -54,12 +55,13 @@ def timeline(log: Log) -> Timeline:
     targets = {name for event in injections for name in event.endpoints}
     clears = [event.at for event in log.events if event.kind in ("clear", "restored")]
     cleared = max((at for at in clears if at >= start), default=None)
-    first, last = _detected(log, start, targets)
+    first, by_client, last = _detected(log, start, targets)
     mitigated = _mitigated(calls, start, drill.deadline, drill.slo)
     return Timeline(
         inject=start,
         symptom=_symptom(calls, start, targets, drill.deadline),
         detected=first,
+        detected_by_client=by_client,
         all_detected=last,
         mitigated=mitigated,
         cleared=cleared,
@@ -85,8 +87,10 @@ def _symptom(
     return min(found, default=None)
 
 
-def _detected(log: Log, start: float, targets: set[str]) -> tuple[float | None, float | None]:
-    """When the first client (or a watcher) and when the last client noticed."""
+def _detected(
+    log: Log, start: float, targets: set[str]
+) -> tuple[float | None, float | None, float | None]:
+    """When anybody (a client or a watcher), the first client and the last client noticed."""
     noticed: dict[int, float] = {}
     for belief in log.beliefs:
         about = not targets or belief.endpoint in targets
@@ -96,7 +100,8 @@ def _detected(log: Log, start: float, targets: set[str]) -> tuple[float | None, 
     first = min([*noticed.values(), *alerts], default=None)
     clients = {call.client for call in log.calls if call.group == EXPERIMENT}
     everyone = clients and clients <= noticed.keys()
-    return first, max(noticed.values()) if everyone else None
+    by_client = min(noticed.values(), default=None)
+    return first, by_client, max(noticed.values()) if everyone else None
 
 
 def _mitigated(calls: Sequence[Call], start: float, deadline: float, slo: float) -> float | None:

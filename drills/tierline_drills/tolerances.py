@@ -25,7 +25,7 @@ def tolerated(tolerance: Any, value: Any) -> bool:
     if isinstance(tolerance, list | tuple):
         if len(tolerance) == 2 and all(_is_number(one) for one in tolerance) and _is_number(found):
             return bool(tolerance[0] <= found <= tolerance[1])
-        return found in tolerance
+        return bool(found in tolerance)
     if isinstance(tolerance, bool) or isinstance(found, bool):
         return tolerance is found
     return bool(tolerance == found)
@@ -55,9 +55,9 @@ def _path(tolerance: Mapping[str, Any], value: Any) -> bool:
     found = found_at(body, str(tolerance.get("path")))
     if "expect" in tolerance:
         wanted = tolerance["expect"]
-        return found == (wanted if isinstance(wanted, list) else [wanted])
+        return bool(found == (wanted if isinstance(wanted, list) else [wanted]))
     if "count" in tolerance:
-        return len(found) == tolerance["count"]
+        return bool(len(found) == tolerance["count"])
     return bool(found)
 
 

@@ -104,4 +104,6 @@ def damaged(reply: ScoreReply, fault: str) -> ScoreReply:
             return reply._replace(scores=np.ascontiguousarray(scores[::-1]) + np.float32(0.5))
         case "stale":
             return reply._replace(bundle=STALE)
+        case _:
+            raise ValueError(f"{fault!r} is no fault; known: {', '.join(FAULTS)}")
     return reply._replace(scores=scores)

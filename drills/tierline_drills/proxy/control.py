@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from contextlib import contextmanager
@@ -164,26 +165,40 @@ def shown(proxy: ChaosProxy) -> dict[str, Json]:
     }
 
 
-async def serve(host: str, port: int, proxies: Proxies, ready: Callable[[int], None]) -> None:
-    """Serve the API until cancelled or signalled; ``ready`` is told the port."""
+async def serve(
+    host: str, port: int, proxies: Proxies, stop: asyncio.Event, ready: Callable[[int], None]
+) -> None:
+    """Serve the API until ``stop`` is set; ``ready`` is told the port."""
     listener = socket.create_server((host, port))
-    ready(listener.getsockname()[1])
     config = uvicorn.Config(
         Api(proxies), lifespan="off", ws="none", log_config=None, access_log=False
     )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    ready(listener.getsockname()[1])
     try:
-        await _Server(config).serve(sockets=[listener])
+        await stop.wait()
     finally:
+        server.should_exit = True
+        await serving
         await proxies.close()
+        await asyncio.sleep(0)  # transports that were aborted close one turn later
 
 
 def run(host: str, port: int, ready: Callable[[int], None]) -> None:
     """A process of its own: serve until SIGTERM or SIGINT."""
-    asyncio.run(serve(host, port, Proxies(), ready))
+
+    async def until_signalled() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await serve(host, port, Proxies(), stop, ready)
+
+    asyncio.run(until_signalled())
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that leaves signals to the process unless it has the main thread."""
+    """uvicorn without its signal handlers: the process has its own."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from tierline_drills.proxy.content import Answers
@@ -16,7 +17,7 @@ CHUNK = 65536  # bytes read at once
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: closing sends RST
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Connection:
     """One client's connection through one proxy, and its two directions."""
 
@@ -189,9 +190,8 @@ class ChaosProxy:
         for stream in connection.streams.values():
             doom = stream.doom(loop.time(), self._current())
             if doom is not None:
-                end = loop.call_at(
-                    doom.at, lambda then=doom.then: connection.end(reset=then == "reset")
-                )
+                reset = doom.then == "reset"
+                end = loop.call_at(doom.at, partial(connection.end, reset=reset))
                 connection.dooms.append(end)
 
 

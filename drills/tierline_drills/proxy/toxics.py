@@ -195,7 +195,8 @@ class Stream:
         return parts
 
     def _limited(self, toxic: Toxic, pieces: list[Piece]) -> list[Piece]:
-        limit, passed = int(toxic.value("bytes")), []
+        passed: list[Piece] = []
+        limit = int(toxic.value("bytes"))
         for piece in pieces:
             room = limit - self._sent
             if room <= 0:

@@ -1,0 +1,51 @@
+"""Probes an experiment may name: what callers see now, who is ready, what is whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tierline_drills import storage
+from tierline_drills.control import current
+from tierline_drills.records import EXPERIMENT, Call
+from tierline_drills.responder import Tail
+from tierline_drills.timeline import is_good
+
+
+def answered(seconds: float = 3.0) -> float:
+    """The share of the calls of the last ``seconds`` that were answered rightly and in time, at any
+    quality; 0 when nobody called."""
+    session = current()
+    recent = _recent(seconds)
+    deadline = float(session.load_settings.get("deadline", 0.25))
+    return sum(is_good(call, deadline) for call in recent) / len(recent) if recent else 0.0
+
+
+def wrong_answers(seconds: float = 3600.0) -> int:
+    """How many wrong answers reached callers."""
+    return sum(bool(call.wrong) for call in _recent(seconds))
+
+
+def ready(node: str) -> bool:
+    """Whether a node says that it is ready."""
+    return current().fleet.is_ready(node)
+
+
+def registry_whole() -> bool:
+    """Whether every channel of the registry names a sound bundle."""
+    session = current()
+    if session.registry is None or session.shop is None:
+        return False
+    return not storage.damage(session.registry, session.shop.trust)
+
+
+def serving(node: str) -> str:
+    """The bundle a node serves."""
+    return current().fleet.serving(node)
+
+
+def _recent(seconds: float) -> list[Call]:
+    session = current()
+    experiment: Any = next(load for load in session.loads if load.group == EXPERIMENT)
+    since = session.now() - seconds
+    calls = [call for path in experiment.logs for call in Tail(path).calls()]
+    return [call for call in calls if call.ended >= since]

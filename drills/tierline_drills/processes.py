@@ -1,0 +1,162 @@
+"""The drill's processes: every one is started here, and none outlives the drill.
+
+Four nets, one under the other: ``close``, ``atexit``, a process group of its own for each, and, on
+Linux, the kernel's parent-death signal. Start processes from the main thread only, or from a
+thread that lives as long as the drill: the parent-death signal follows the thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tierline_drills.errors import DrillError
+
+READY_TIMEOUT = 120.0  # seconds a server may take to load and compile its kernels
+STOP_TIMEOUT = 10.0  # seconds a process may take to leave before it is killed
+POLL = 0.05
+
+# Runs before the command, in its process: dies with its parent (PR_SET_PDEATHSIG = 1), then execs.
+GUARD = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
+    if os.getppid() != int(sys.argv[1]):
+        os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Processes:
+    """What runs now, by name."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        atexit.register(self.close)
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start ``command`` with its output in ``<name>.log``."""
+        guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                guarded,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,  # Ctrl-C reaches the drill, which ends it in order
+            )
+
+    def is_alive(self, name: str) -> bool:
+        """Whether it runs (or stands still)."""
+        process = self._running.get(name)
+        return process is not None and process.poll() is None
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to the process and its children."""
+        process = self._running.get(name)
+        if process is None:
+            raise DrillError(f"no process is called {name!r}; running: {sorted(self._running)}")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, as a crash would. Killing twice is fine."""
+        process = self._running.pop(name, None)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def finish(self, name: str, timeout: float) -> int | None:
+        """Ask it to leave and wait; killed when it takes longer. Its exit code."""
+        process = self._running.get(name)
+        if process is None:
+            return None
+        self.signal(name, signal.SIGCONT)
+        self.signal(name, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout)
+        code = process.poll()
+        self.kill(name)
+        return code
+
+    def wait_ready(self, name: str, url: str, timeout: float = READY_TIMEOUT) -> None:
+        """Wait until ``url`` answers 200. Raises DrillError when it ends first or is too slow."""
+        give_up = time.monotonic() + timeout
+        while not answers(url):
+            if not self.is_alive(name):
+                raise DrillError(f"{name} ended while it was starting; {self.tail(name)}")
+            if time.monotonic() > give_up:
+                raise DrillError(f"{name} was not ready after {timeout:.0f} s; {self.tail(name)}")
+            time.sleep(POLL)
+
+    def run(self, name: str, command: Sequence[str], timeout: float) -> str:
+        """Run a command to its end and return what it printed. Raises DrillError."""
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=timeout
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DrillError(f"{name} took longer than {timeout:.0f} s") from error
+        (self.logs / f"{name}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+        if done.returncode != 0:
+            raise DrillError(f"{name} ended with exit code {done.returncode}; {self.tail(name)}")
+        return done.stdout
+
+    def close(self) -> None:
+        """Ask every process to leave, wait a while, kill what is left."""
+        for name in list(self._running):
+            with contextlib.suppress(ProcessLookupError):
+                self.signal(name, signal.SIGCONT)
+                self.signal(name, signal.SIGTERM)
+        give_up = time.monotonic() + STOP_TIMEOUT
+        for process in list(self._running.values()):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, give_up - time.monotonic()))
+        for name in list(self._running):
+            self.kill(name)
+        atexit.unregister(self.close)
+
+    def tail(self, name: str, lines: int = 15) -> str:
+        """The end of a process's output."""
+        path = self.logs / f"{name}.log"
+        text = path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
+        return f"the end of {path.name}:\n" + "\n".join(text)
+
+
+def tierline_command(*arguments: str) -> list[str]:
+    """The command line of one ``tierline`` subcommand under this very Python."""
+    return [sys.executable, "-m", "tierline.cli", *arguments]
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on now."""
+    with contextlib.ExitStack() as sockets:
+        found = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
+
+
+def answers(url: str, timeout: float = 1.0) -> bool:
+    """Whether a GET of ``url`` is answered with 200 in time."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
