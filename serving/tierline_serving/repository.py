@@ -205,7 +205,8 @@ class Repository:
             except Exception as error:  # the reason stays in the index; what served, serves on
                 why = str(error) if isinstance(error, TierlineError) else type(error).__name__
                 self._reasons[name] = f"loading failed: {why}"
-                _log.error("load failed", exc_info=error, extra={"model": name})
+                unexpected = None if isinstance(error, TierlineError) else error
+                _log.error("load failed: %s", why, exc_info=unexpected, extra={"model": name})
                 raise ModelFailed(f"model {name!r} was not loaded: {why}") from error
             finally:
                 self._loading.discard(name)

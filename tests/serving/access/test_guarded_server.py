@@ -150,6 +150,40 @@ def test_no_call_fails_while_bundles_are_swapped(guarded: Guarded) -> None:
     assert set(statuses) == {200}
 
 
+def test_a_roll_back_is_one_request_that_answers_at_once_and_leaves_lines(
+    guarded: Guarded,
+) -> None:
+    marker = guarded.served.folder / "second"
+    marker.touch()
+    try:
+        assert guarded.repository("load", "taste").status == 200
+    finally:
+        marker.unlink()
+    rolled = guarded.repository("rollback", "taste")
+    document = rolled.json
+    assert isinstance(document, dict)
+    assert (rolled.status, document["version"].partition("@")[0]) == (200, "1")
+    assert guarded.version() == "1"
+    assert guarded.ask("GET", f"{TASTE}/versions/2", Scope.SCORE).status == 200
+    assert guarded.audited()[-2:] == [
+        ("model.roll-back", "taste", "asked"),
+        ("model.roll-back", "taste", "done"),
+    ]
+
+
+def test_a_label_moves_to_a_loaded_bundle_only_and_answers_by_its_name(guarded: Guarded) -> None:
+    versions = guarded.ask("GET", TASTE, Scope.SCORE).json["versions"]  # type: ignore[index]
+    assert guarded.ask("GET", f"{TASTE}/labels/canary", Scope.SCORE).status == 404
+    moved = guarded.repository("labels/canary", "taste", {"version": versions[-1]})
+    assert moved.json == {"name": "taste", "version": versions[-1]}
+    named = guarded.ask("GET", f"{TASTE}/labels/canary/ready", Scope.SCORE)
+    assert named.status == 200
+    refused = guarded.repository("labels/canary", "taste", {"version": "99"})
+    assert (refused.status, "not loaded" in json.loads(refused.body)["error"]) == (400, True)
+    assert guarded.repository("labels/canary", "taste").status == 400
+    assert guarded.ask("POST", "/v2/repository/models/taste/rollback", Scope.SCORE).status == 403
+
+
 def test_a_failed_load_changes_nothing_and_says_why(guarded: Guarded) -> None:
     marker = guarded.served.folder / "broken"
     marker.touch()
