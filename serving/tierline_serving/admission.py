@@ -1,20 +1,27 @@
 """Whether a request can still be answered by its deadline. Pure: told the time and the backlog.
 
-The time a batch takes is fitted as ``rows × a + b`` from the batches that finished; a request is
-admitted when the backlog and itself, so priced, finish before its deadline.
+A request is admitted when the backlog and itself, priced by the cost model, finish before its
+deadline. What batches cost beyond the model (reading, parsing and answering the callers, other
+models) is learned while there is always a next batch: it stretches every prediction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
-WARM_AFTER = 20  # batches before the fit is believed enough to refuse anybody
-DECAY = 0.95  # weight of a batch against the next one: the last 20 batches decide
-MARGIN = 0.001  # seconds kept for the way back to the caller
-HICCUP = 4.0  # a batch this many times slower than expected is doubted until the next one
-STALE_AFTER = 1.0  # seconds without a finished batch after which an idle engine is tried again
-DEFAULT_RETRY_AFTER = 0.05  # said before the fit is warm
+from tierline import Criticality, Overloaded
+from tierline_serving.costs import CostModel
+
+WARM_AFTER: Final = 20  # batches before the model is believed enough to refuse anybody
+MARGIN: Final = 0.001  # seconds kept for the way back to the caller
+HICCUP: Final = 4.0  # a batch this many times slower than expected is doubted until the next one
+STALE_AFTER: Final = 1.0  # seconds without a finished batch until an idle engine is tried again
+DEFAULT_RETRY_AFTER: Final = 0.05  # said before the model is warm
+STRETCH_MOST: Final = 10.0  # more is a stop of the whole process, not its pace
+_STRETCH_WEIGHT: Final = 0.05
+SHEDDABLE_SHARE: Final = 0.5  # of the time left: work that may be shed leaves room for other work
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,119 +47,128 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict; with OVERLOADED, the seconds after which asking again makes sense."""
+    """A verdict; with OVERLOADED, the seconds after which asking again makes sense, and the
+    seconds a request would wait now."""
 
     verdict: Verdict
     retry_after: float | None = None
+    queue: float = 0.0
+
+
+class Shed(Overloaded):
+    """Refused for load, with the reason in one word (for metrics and headers) and the seconds a
+    request would wait now."""
+
+    def __init__(self, reason: str, message: str, retry_after: float | None, queue: float) -> None:
+        super().__init__(f"{message}; try later or elsewhere")
+        self.reason = reason
+        self.retry_after = retry_after
+        self.queue = queue
 
 
 _ADMIT = Decision(Verdict.ADMIT)
 _PASSED = Decision(Verdict.DEADLINE_PASSED)
 
 
-class CostFit:
-    """``seconds ≈ a × rows + b`` by exponentially weighted least squares; never negative."""
-
-    def __init__(self, decay: float = DECAY) -> None:
-        self._decay = decay
-        self._w = self._x = self._y = self._xx = self._xy = 0.0
-        self.batches = 0
-        self.per_row = 0.0
-        self.fixed = 0.0
-
-    def add(self, rows: int, seconds: float) -> None:
-        """Take in one finished batch."""
-        d = self._decay
-        self._w = self._w * d + 1.0
-        self._x = self._x * d + rows
-        self._y = self._y * d + seconds
-        self._xx = self._xx * d + rows * rows
-        self._xy = self._xy * d + rows * seconds
-        self.batches += 1
-        self._solve()
-
-    def seconds(self, rows: int, batches: int = 1) -> float:
-        """Predicted seconds for ``rows`` rows scored in so many batches."""
-        return rows * self.per_row + batches * self.fixed
-
-    def _solve(self) -> None:
-        mean_x, mean_y = self._x / self._w, self._y / self._w
-        variance = self._xx / self._w - mean_x * mean_x
-        # Batches all of one size tell nothing of the slope. Then every row is priced at the mean,
-        # the dearest slope a fit may have: it asks too much of large batches, never too little.
-        if variance > 1e-6 * mean_x * mean_x:
-            slope = (self._xy / self._w - mean_x * mean_y) / variance
-        else:
-            slope = mean_y / mean_x
-        self.per_row = min(max(slope, 0.0), mean_y / mean_x)
-        self.fixed = mean_y - self.per_row * mean_x
-
-
 class Admission:
     """Decides at the door of one scorer, and learns from every batch it finishes."""
 
-    def __init__(self, max_batch_rows: int) -> None:
+    def __init__(
+        self,
+        max_batch_rows: int,
+        *,
+        max_queue_seconds: float = float("inf"),
+        short: float = 0.0,
+    ) -> None:
+        """``short``: batches that take no longer (seconds) are preferred, see ``short_rows``."""
         self._max_batch_rows = max_batch_rows
-        self._fit = CostFit()
+        self._max_queue_seconds = max_queue_seconds
+        self._short = short
+        self.short_rows = 0  # how many rows a short batch may have; 0: unknown, or none is short
+        self.costs = CostModel()
         self._observed_at = float("-inf")
         self._slower = HICCUP  # how many times slower than expected the last batch was, or HICCUP
+        self.stretch = 1.0  # seconds of the clock a second of scoring takes while work is queued
 
     @property
     def is_warm(self) -> bool:
-        return self._fit.batches >= WARM_AFTER
+        return self.costs.batches >= WARM_AFTER
 
-    def observe(self, rows: int, seconds: float, now: float) -> None:
-        """Learn that a batch of ``rows`` took ``seconds`` and ended at ``now``.
+    def observe(self, rows: int, seconds: float, now: float, *, follows: bool = False) -> None:
+        """Learn that a batch of ``rows`` took ``seconds`` and ended at ``now``; ``follows`` when it
+        was waiting already while the one before it ran.
 
         One stalled batch (a page fault, a neighbour's burst) would have the next callers refused
         for nothing: it counts as HICCUP times the expected, and in full when another follows.
         """
-        expected = self._fit.seconds(rows)
+        if follows and seconds > 0.0:
+            pace = min(max((now - self._observed_at) / seconds, 1.0), STRETCH_MOST)
+            self.stretch += (pace - self.stretch) * _STRETCH_WEIGHT
+        expected = self.costs.seconds(rows)
         if self.is_warm and expected > 0.0:
             slower = seconds / expected
             seconds = expected * min(slower, self._slower)
             self._slower = max(slower, HICCUP)
-        self._fit.add(rows, seconds)
+        self.costs.add(rows, seconds)
         self._observed_at = now
+        if self.is_warm:
+            self.short_rows = self.costs.rows_within(self._short, self._max_batch_rows)
 
     def expected_wait(self, backlog: Backlog, now: float) -> float:
         """Seconds before a request arriving now would begin to be scored; 0 when not known."""
-        if backlog.is_empty or not self._fit.batches:
+        if backlog.is_empty or not self.costs.batches:
             return 0.0
-        wait = 0.0
-        if backlog.running_rows:
-            wait = self._fit.seconds(backlog.running_rows) - (now - backlog.running_since)
-        if backlog.queued_rows:
-            batches = -(-backlog.queued_rows // self._max_batch_rows)
-            wait = max(wait, 0.0) + self._fit.seconds(backlog.queued_rows, batches)
-        return max(wait, 0.0)
+        return self._running(backlog, now) + self._queued(backlog.queued_rows)
 
-    def decide(self, rows: int, deadline_at: float, backlog: Backlog, now: float) -> Decision:
+    def decide(
+        self,
+        rows: int,
+        deadline_at: float,
+        backlog: Backlog,
+        now: float,
+        criticality: str = Criticality.DEFAULT,
+    ) -> Decision:
         """Admit or refuse a request of ``rows`` rows.
 
         Until WARM_AFTER batches have finished nobody is refused on a guess. An idle engine whose
-        last batch is STALE_AFTER old admits whatever the fit says, or one slow spell would refuse
+        last batch is STALE_AFTER old admits whatever the model says, or one slow spell would refuse
         everybody for ever: with nothing admitted there is nothing to learn from.
         """
         if not deadline_at > now:
             return _PASSED
         if not self.is_warm:
             return _ADMIT
-        late = self._late_by(rows, deadline_at, backlog, now)
-        if late <= 0.0:
+        before = 0.0 if backlog.is_empty else self._running(backlog, now)
+        # A newcomer shares the last queued batch when it fits, so it pays the fixed cost only once.
+        finish = now + before + self._queued(backlog.queued_rows + rows) + MARGIN
+        if criticality == Criticality.SHEDDABLE:
+            deadline_at = now + (deadline_at - now) * SHEDDABLE_SHARE
+        late = finish - deadline_at
+        # Any wait at all takes a backlog: without one, nothing but its own cost can be too long.
+        too_long = finish - now - self._max_queue_seconds
+        if late <= 0.0 and (too_long <= 0.0 or backlog.is_empty):
             return _ADMIT
         if backlog.is_empty and now - self._observed_at >= STALE_AFTER:
             return _ADMIT
-        return Decision(Verdict.OVERLOADED, late)
+        wait = self.expected_wait(backlog, now)
+        return Decision(Verdict.OVERLOADED, max(late, too_long), wait)
 
     def retry_after(self, backlog: Backlog, now: float) -> float:
         """Seconds until the present backlog is through: what a full queue answers."""
         return self.expected_wait(backlog, now) if self.is_warm else DEFAULT_RETRY_AFTER
 
-    def _late_by(self, rows: int, deadline_at: float, backlog: Backlog, now: float) -> float:
-        # A newcomer shares the last queued batch when it fits, so it pays the fixed cost only once.
-        total = backlog.queued_rows + rows
-        batches = -(-total // self._max_batch_rows)
-        running = Backlog(0, backlog.running_rows, backlog.running_since)
-        finish = now + self.expected_wait(running, now) + self._fit.seconds(total, batches)
-        return finish + MARGIN - deadline_at
+    def _running(self, backlog: Backlog, now: float) -> float:
+        if not backlog.running_rows:
+            return 0.0
+        left = self.costs.seconds(backlog.running_rows) - (now - backlog.running_since)
+        return max(left, 0.0)
+
+    def _queued(self, rows: int) -> float:
+        if not rows:
+            return 0.0
+        most = self.short_rows or self._max_batch_rows
+        whole, rest = divmod(rows, most)
+        seconds = whole * self.costs.seconds(most) if whole else 0.0
+        if rest:
+            seconds += self.costs.seconds(rest)
+        return seconds * self.stretch

@@ -1,66 +1,53 @@
 """Which waiting requests are scored together. Pure: told the time, it decides and never acts.
 
 Work-conserving: nothing waits for a batch to fill; whoever asks takes what is queued. The unit of
-cost is the candidate row. Earliest deadline first; a request past its deadline is never computed.
+cost is the candidate row. Earliest deadline first within a class of criticality; classes below it
+count as due later. When not everything fits, no caller gets more of a batch than his even share
+while another waits. A request past its deadline is never computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
-Ticket = TypeVar("Ticket", bound=Hashable)
+from tierline_serving.batching.limits import (
+    DEFAULT,
+    DEFAULT_MAX_BATCH_ROWS,
+    ROOM,
+    YIELDS,
+    BatchLimits,
+    Refusal,
+)
 
-DEFAULT_MAX_BATCH_ROWS = 4096  # 64 requests of 64 candidates: beyond, a batch gains little
-DEFAULT_MAX_BATCH_REQUESTS = 64
-DEFAULT_MAX_QUEUE_ROWS = 65_536  # sixteen full batches: longer queues outlive the deadlines in them
-DEFAULT_MAX_QUEUE_REQUESTS = 1024
+__all__ = ["DEFAULT_MAX_BATCH_ROWS", "Batch", "BatchLimits", "Batcher", "Refusal"]
+
+Ticket = TypeVar("Ticket", bound=Hashable)
+Heap = list[tuple[float, int, Ticket]]  # when due, sequence number, ticket
 
 _COMPACT_ABOVE = 64  # stale heap entries tolerated before they are swept out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchLimits:
-    """How much one batch, and how much the queue before it, may hold.
-
-    A request of more rows than ``max_batch_rows`` makes a batch of its own; one of more rows than
-    ``max_queue_rows`` is never accepted.
-    """
-
-    max_batch_rows: int = DEFAULT_MAX_BATCH_ROWS
-    max_batch_requests: int = DEFAULT_MAX_BATCH_REQUESTS
-    max_queue_rows: int = DEFAULT_MAX_QUEUE_ROWS
-    max_queue_requests: int = DEFAULT_MAX_QUEUE_REQUESTS
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch_rows", "max_batch_requests", "max_queue_requests"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.max_queue_rows < self.max_batch_rows:
-            raise ValueError(
-                f"max_queue_rows must be at least max_batch_rows ({self.max_batch_rows}), "
-                f"got {self.max_queue_rows}"
-            )
-
-
-class Refusal(Enum):
-    """Why an offered request was not queued."""
-
-    DEADLINE_PASSED = "its deadline has passed"
-    QUEUE_FULL = "the queue is full"
-    TOO_LARGE = "it has more rows than the whole queue may hold"
-
-
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[Ticket]):
-    """What to score now (``tickets``, earliest deadline first) and what came too late for it."""
+    """What to score now (``tickets``, in the order they were drawn) and what came too late."""
 
     tickets: tuple[Ticket, ...]
     rows: int
     expired: tuple[Ticket, ...] = ()
+
+
+class _Waiting:
+    """What is known of one queued ticket."""
+
+    __slots__ = ("rows", "sequence", "size")
+
+    def __init__(self, sequence: int, rows: int, size: int) -> None:
+        self.sequence = sequence
+        self.rows = rows
+        self.size = size
 
 
 class Batcher(Generic[Ticket]):
@@ -68,94 +55,210 @@ class Batcher(Generic[Ticket]):
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
-        self._heap: list[tuple[float, int, Ticket]] = []  # deadline, sequence number, ticket
-        self._live: dict[Ticket, tuple[int, int]] = {}  # ticket → sequence number, rows
-        self._queued_rows = 0
+        self._waiting: dict[Ticket, _Waiting] = {}
+        self._queues: dict[str, Heap[Ticket]] = {}  # by caller, when due
+        self._deadlines: Heap[Ticket] = []
         self._sequence = 0
-
-    @property
-    def queued_rows(self) -> int:
-        return self._queued_rows
+        self.queued_rows = 0
+        self.queued_bytes = 0
 
     @property
     def queued_requests(self) -> int:
-        return len(self._live)
+        return len(self._waiting)
 
-    def offer(self, ticket: Ticket, rows: int, deadline_at: float, now: float) -> Refusal | None:
-        """Queue a ticket. None means accepted; otherwise why not, and nothing has changed.
+    @property
+    def earliest_deadline(self) -> float:
+        """No queued request's deadline is earlier; infinity when nothing is queued."""
+        return self._deadlines[0][0] if self._deadlines else float("inf")
+
+    def offer(
+        self,
+        ticket: Ticket,
+        rows: int,
+        deadline_at: float,
+        now: float,
+        *,
+        size: int = 0,
+        caller: str = "",
+        criticality: str = DEFAULT,
+    ) -> Refusal | None:
+        """Queue a ticket of ``size`` bytes. None means accepted; otherwise why not, and nothing
+        has changed.
 
         Raises ValueError for a ticket that is already queued or fewer rows than one.
         """
-        if rows < 1:
-            raise ValueError(f"a request costs at least one row, got {rows}")
-        if ticket in self._live:
-            raise ValueError(f"ticket {ticket!r} is already queued")
+        parts = [(ticket, rows)]
+        return self.offer_parts(
+            parts, deadline_at, now, size=size, caller=caller, criticality=criticality
+        )
+
+    def offer_parts(
+        self,
+        parts: Sequence[tuple[Ticket, int]],
+        deadline_at: float,
+        now: float,
+        *,
+        size: int = 0,
+        caller: str = "",
+        criticality: str = DEFAULT,
+    ) -> Refusal | None:
+        """``offer`` the parts of one request, tickets with their rows: all of them or none."""
+        rows = 0
+        for ticket, some in parts:
+            if some < 1:
+                raise ValueError(f"a request costs at least one row, got {some}")
+            if ticket in self._waiting:
+                raise ValueError(f"ticket {ticket!r} is already queued")
+            rows += some
         if not deadline_at > now:
             return Refusal.DEADLINE_PASSED
-        if rows > self.limits.max_queue_rows:
-            return Refusal.TOO_LARGE
-        if (
-            len(self._live) >= self.limits.max_queue_requests
-            or self._queued_rows + rows > self.limits.max_queue_rows
-        ):
-            return Refusal.QUEUE_FULL
-        self._sequence += 1
-        self._live[ticket] = (self._sequence, rows)
-        self._queued_rows += rows
-        heappush(self._heap, (deadline_at, self._sequence, ticket))
+        refusal = self._refuses(rows, size, ROOM[criticality], len(parts))
+        if refusal is not None:
+            return refusal
+        due = deadline_at + YIELDS[criticality]
+        queue = self._queues.get(caller)
+        if queue is None:
+            queue = self._queues[caller] = []
+        for ticket, some in parts:
+            self._sequence += 1
+            self._waiting[ticket] = _Waiting(self._sequence, some, size * some // rows)
+            self.queued_rows += some
+            self.queued_bytes += self._waiting[ticket].size
+            heappush(queue, (due, self._sequence, ticket))
+            heappush(self._deadlines, (deadline_at, self._sequence, ticket))
         return None
 
-    def take(self, now: float) -> Batch[Ticket] | None:
+    def _refuses(self, rows: int, size: int, room: float, requests: int) -> Refusal | None:
+        limits = self.limits
+        if rows > limits.max_queue_rows or size > limits.max_queue_bytes:
+            return Refusal.TOO_LARGE
+        if not self._waiting:
+            return None  # an empty queue takes all that fits into it, of any class
+        if self.queued_rows + rows > limits.max_queue_rows * room:
+            return Refusal.FULL_ROWS
+        if self.queued_bytes + size > limits.max_queue_bytes * room:
+            return Refusal.FULL_BYTES
+        if len(self._waiting) + requests > int(limits.max_queue_requests * room):
+            return Refusal.FULL_REQUESTS
+        return None
+
+    def can_take(self, most: int) -> bool:
+        """Whether the request that is due first has no more than ``most`` rows."""
+        heads = [queue[0] for queue in self._queues.values() if self._drop_stale(queue)]
+        return bool(heads) and self._waiting[min(heads)[2]].rows <= most
+
+    def take(self, now: float, most: int | None = None) -> Batch[Ticket] | None:
         """Draw the next batch, and whatever has expired before it; None when nothing is queued.
 
-        Strictly in order of deadline: the first request that does not fit ends the batch, so a
-        large one cannot be overtaken for ever by small ones behind it.
+        The first request that does not fit ends the batch, so a large one cannot be overtaken for
+        ever by small ones behind it. Without ``most`` a request larger than a batch makes one of
+        its own; with it no batch has more rows than that, and there may be none.
         """
+        expired = self.expire(now)
         picked: list[Ticket] = []
-        expired: list[Ticket] = []
-        rows = 0
-        while self._heap:
-            deadline_at, sequence, ticket = self._heap[0]
-            entry = self._live.get(ticket)
-            if entry is None or entry[0] != sequence:
-                heappop(self._heap)  # withdrawn earlier
-                continue
-            if deadline_at <= now:
-                expired.append(ticket)
-            elif picked and not self._fits(len(picked), rows + entry[1]):
-                break
-            else:
-                picked.append(ticket)
-                rows += entry[1]
-            heappop(self._heap)
-            self._forget(ticket)
+        rows = self._pick(picked, most)
         if not picked and not expired:
             return None
-        return Batch(tuple(picked), rows, tuple(expired))
+        return Batch(tuple(picked), rows, expired)
+
+    def expire(self, now: float) -> tuple[Ticket, ...]:
+        """Take out what can no longer be answered in time."""
+        expired: list[Ticket] = []
+        deadlines = self._deadlines
+        while self._drop_stale(deadlines) and deadlines[0][0] <= now:
+            ticket = heappop(deadlines)[2]
+            self._forget(ticket)
+            expired.append(ticket)
+        return tuple(expired)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take a cancelled caller's ticket out of the queue; False when it is not queued."""
-        if ticket not in self._live:
+        if ticket not in self._waiting:
             return False
         self._forget(ticket)
-        if len(self._heap) > 2 * len(self._live) + _COMPACT_ABOVE:
+        if len(self._deadlines) > 2 * len(self._waiting) + _COMPACT_ABOVE:
             self._compact()
         return True
 
     def clear(self) -> tuple[Ticket, ...]:
         """Empty the queue; returns what was in it, in order of arrival."""
-        tickets = tuple(self._live)
-        self._live.clear()
-        self._heap.clear()
-        self._queued_rows = 0
+        tickets = tuple(self._waiting)
+        self._waiting.clear()
+        self._queues.clear()
+        self._deadlines.clear()
+        self.queued_rows = self.queued_bytes = 0
         return tickets
 
-    def _fits(self, requests: int, rows: int) -> bool:
-        return requests < self.limits.max_batch_requests and rows <= self.limits.max_batch_rows
+    def _pick(self, picked: list[Ticket], most: int | None) -> int:
+        """Draw into ``picked`` by turns of the callers' earliest due; returns the rows drawn."""
+        limits = self.limits
+        budget = limits.max_batch_rows if most is None else min(most, limits.max_batch_rows)
+        heads = self._heads()
+        share = budget / max(1, len(heads))
+        used: dict[str, int] = {}
+        later: list[tuple[tuple[float, int, Ticket], str]] = []  # who had his share of this batch
+        rows = size = 0
+        while heads or later:
+            if not heads:  # everybody had his share: what room is left goes by due time again
+                heads, later, share = later, [], float(budget)
+                heapify(heads)
+            (_, _, ticket), caller = heads[0]
+            waiting = self._waiting[ticket]
+            fits = (
+                rows + waiting.rows <= budget
+                and size + waiting.size <= limits.max_batch_bytes
+                and len(picked) < limits.max_batch_requests
+            )
+            if not fits and (picked or (most is not None and rows + waiting.rows > budget)):
+                break
+            head = heappop(heads)
+            drawn = used.get(caller, 0)
+            if drawn and drawn + waiting.rows > share:
+                later.append(head)
+                continue
+            used[caller] = drawn + waiting.rows
+            rows, size = rows + waiting.rows, size + waiting.size
+            picked.append(ticket)
+            queue = self._queues[caller]
+            heappop(queue)
+            self._forget(ticket)
+            if self._drop_stale(queue):
+                heappush(heads, (queue[0], caller))
+            else:
+                del self._queues[caller]
+        return rows
+
+    def _heads(self) -> list[tuple[tuple[float, int, Ticket], str]]:
+        """The heap of each caller's request that is due first; who has none is forgotten."""
+        heads = []
+        for caller, queue in list(self._queues.items()):
+            if self._drop_stale(queue):
+                heads.append((queue[0], caller))
+            else:
+                del self._queues[caller]
+        heapify(heads)
+        return heads
+
+    def _drop_stale(self, heap: Heap[Ticket]) -> bool:
+        """Drop entries of tickets no longer queued from the top; whether anything is left."""
+        while heap:
+            waiting = self._waiting.get(heap[0][2])
+            if waiting is not None and waiting.sequence == heap[0][1]:
+                return True
+            heappop(heap)
+        return False
 
     def _forget(self, ticket: Ticket) -> None:
-        self._queued_rows -= self._live.pop(ticket)[1]
+        waiting = self._waiting.pop(ticket)
+        self.queued_rows -= waiting.rows
+        self.queued_bytes -= waiting.size
 
     def _compact(self) -> None:
-        self._heap = [item for item in self._heap if self._live.get(item[2], (0, 0))[0] == item[1]]
-        heapify(self._heap)
+        for heap in (self._deadlines, *self._queues.values()):
+            heap[:] = [
+                entry
+                for entry in heap
+                if entry[2] in self._waiting and self._waiting[entry[2]].sequence == entry[1]
+            ]
+            heapify(heap)
+        self._queues = {caller: queue for caller, queue in self._queues.items() if queue}

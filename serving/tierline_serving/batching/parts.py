@@ -1,0 +1,73 @@
+"""A request larger than a batch, in parts, and its answer joined again.
+
+Parts are always of the same size for a request of so many rows: what the queue holds besides must
+not change an answer, not even the last bit of its uncertainty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tierline.wire import ScoreReply, ScoreRequest
+from tierline_serving.batching.pending import Outcome, Pending
+
+
+def split(request: ScoreRequest, rows: int, most: int) -> list[ScoreRequest]:
+    """Requests of at most ``most`` rows each, in order; the request alone when it cannot be split,
+    or need not be."""
+    candidates = request.candidates
+    if rows <= most or candidates is None or any(len(a) != rows for a in candidates.values()):
+        return [request]
+    return [
+        request._replace(
+            candidates={name: array[low : low + most] for name, array in candidates.items()}
+        )
+        for low in range(0, rows, most)
+    ]
+
+
+def join(replies: Sequence[ScoreReply]) -> ScoreReply:
+    """The answer to the whole request; its uncertainty is the mean of the parts' by rows."""
+    first = replies[0]
+    doubts = [reply.uncertainty for reply in replies]
+    counts = [len(reply.scores) for reply in replies]
+    doubt = doubts[0]
+    if any(each != doubt for each in doubts):
+        pairs = [
+            (each, rows) for each, rows in zip(doubts, counts, strict=True) if each is not None
+        ]
+        doubt = sum(each * rows for each, rows in pairs) / sum(rows for _, rows in pairs)
+    scores = np.concatenate([reply.scores for reply in replies])
+    timings = {
+        "queue": min(reply.timings["queue"] for reply in replies),
+        "compute": sum(reply.timings["compute"] for reply in replies),
+    }
+    return first._replace(scores=scores, uncertainty=doubt, timings=timings)
+
+
+class Joined:
+    """Collects the outcomes of one request's parts; ``told`` gets the whole, or the first error."""
+
+    __slots__ = ("_left", "_replies", "_told", "whole")
+
+    def __init__(self, whole: Pending, told: Callable[[Pending, Outcome], None]) -> None:
+        self.whole = whole
+        self._told = told
+        self._left = 0
+        self._replies: dict[int, ScoreReply] = {}
+
+    def expects(self, parts: int) -> None:
+        """How many parts there are."""
+        self._left = parts
+
+    def ended(self, part: Pending, outcome: Outcome) -> None:
+        """One part is through."""
+        if not isinstance(outcome, ScoreReply):
+            self._told(self.whole, outcome)
+            return
+        self._left -= 1
+        self._replies[id(part)] = outcome
+        if not self._left:
+            self._told(self.whole, join([self._replies[id(each)] for each in self.whole.parts]))

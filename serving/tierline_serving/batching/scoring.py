@@ -1,0 +1,52 @@
+"""Scores one batch, takes it apart when it fails, and says what it amounted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tierline_serving.batching.batcher import Batch
+from tierline_serving.batching.isolation import Outcome, score_each
+from tierline_serving.batching.pending import Pending
+from tierline_serving.scorer import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One finished batch: its size, the seconds it took, and how often the scorer had to run."""
+
+    model: str
+    requests: int
+    rows: int
+    compute: float
+    runs: int  # 1; more when the batch failed and was taken apart
+    failed: int
+    bundle: str
+    queue: float  # seconds its requests waited, all together
+
+
+def score_batch(
+    scorer: Scorer, batch: Batch[Pending], started: float, clock: Callable[[], float]
+) -> tuple[Sequence[Outcome], BatchReport]:
+    """An outcome for each of the batch's tickets, and the report. Blocks while the model runs."""
+    tickets = batch.tickets
+
+    def is_wanted(index: int) -> bool:
+        pending = tickets[index]
+        return pending.done is not None and pending.deadline_at > clock()
+
+    isolated = score_each(scorer.score, [each.request for each in tickets], is_wanted)
+    compute = clock() - started
+    waited = 0.0
+    for pending in tickets:
+        pending.queue = max(0.0, started - pending.submitted_at)
+        pending.compute = compute
+        waited += pending.queue
+    failed = 0
+    if isolated.runs > 1 or isinstance(isolated.outcomes[0], Exception):
+        failed = sum(isinstance(outcome, Exception) for outcome in isolated.outcomes)
+    info = scorer.info
+    report = BatchReport(
+        info.name, len(tickets), batch.rows, compute, isolated.runs, failed, info.bundle, waited
+    )
+    return isolated.outcomes, report
