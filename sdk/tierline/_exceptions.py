@@ -16,7 +16,7 @@ TierlineError
 └── TransportError            one attempt did not come through
     ├── ConnectFailed         never connected; nothing was sent
     ├── AttemptTimedOut       no whole answer within the attempt's timeout
-    ├── AttemptLapsed         its time was over before this process came to send it
+    ├── AttemptLapsed         its time was over while this process stood still
     ├── LocalProtocolError    we broke the protocol
     └── RemoteProtocolError   they broke the protocol, or hung up
 """
@@ -117,8 +117,8 @@ class AttemptTimedOut(TransportError):
 
 
 class AttemptLapsed(TransportError):
-    """The attempt's time was over before this process came to send it: nothing was sent, and it
-    says nothing about the endpoint. This process (or its machine) stood still."""
+    """This process (or its machine) stood still: the attempt's time was over before it came to send
+    it, or long over before it came to look for the answer. It says nothing about the endpoint."""
 
 
 class LocalProtocolError(TransportError):

@@ -132,3 +132,12 @@ def test_a_drifting_clock_shortens_or_lengthens_what_is_timed() -> None:
 def test_a_fault_at_an_unknown_endpoint_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="not in the configuration"):
         under([fault("crash", "nowhere")])
+
+
+def test_a_fault_that_begins_and_ends_while_the_process_stands_still_is_over_afterwards() -> None:
+    stall = fault("stall", start=0.1, length=0.5)
+    for start in (0.12, 0.2, 0.3, 0.4):
+        run = under([stall, fault("refuse", "edge-1", start=start, length=0.1)])
+        assert set(outcomes(run)) <= {"ok", "connect_failed", "lapsed", "timed_out"}
+        late = [outcome for outcome in run.outcomes if outcome.began > 1.8]
+        assert {outcome.name for outcome in late} == {"edge"}

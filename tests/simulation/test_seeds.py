@@ -28,7 +28,7 @@ SOMETIMES = {
     *(f"fault {kind}" for kind in FaultKind),
     *(f"breaker {step}" for step in ("closed to open", "open to half_open", "half_open to open")),
     "breaker half_open to closed",
-    *(f"breaker opened by {why}" for why in ("consecutive", "rate", "slow", "probe", "lease")),
+    *(f"breaker opened by {why}" for why in ("consecutive", "rate", "slow", "probe")),
     "late result",
     "ejected",
     "panic",

@@ -2,7 +2,9 @@
 
 Every permit carries the generation it was given in; a result of an older generation changes
 nothing, so a late success cannot close a breaker nor a late failure open it. Half-open permits are
-leased: a probe that never reports counts as failed when its lease ends. A released permit (the
+leased: a probe that never reports counts as failed when its lease has ended and two looks, a little
+apart, have found it out still (after this process stood still, a report may be just behind the
+first look). A released permit (the
 caller cancelled) is neutral and frees its place.
 """
 
@@ -12,6 +14,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from tierline._config import BreakerPolicy
+from tierline._core.timeouts import LATE
 from tierline._core.windows import OutcomeWindow
 
 PROBE_LIMITS = (1, 2, 4)  # how many probes at once, as successes come in
@@ -41,6 +44,7 @@ class Breaker:
         "_opened_at",
         "_opened_until",
         "_openings",
+        "_overdue_at",
         "_policy",
         "_probes",
         "_successes",
@@ -61,6 +65,7 @@ class Breaker:
         self._closed_at: float | None = None
         self._closed_permit = Permit(0, None)
         self._leases: dict[int, float] = {}
+        self._overdue_at: float | None = None  # when a lease was first seen to have ended
         self._probes = 0
         self._successes = 0
         self._consecutive = 0
@@ -166,12 +171,17 @@ class Breaker:
         self.generation += 1
         self._closed_permit = Permit(self.generation, None)
         self._leases = {}
+        self._overdue_at = None
         self._successes = 0
         self._consecutive = 0
         self._window.clear()
 
     def _expire(self, now: float) -> None:
-        if any(until <= now for until in self._leases.values()):
+        if all(now < until for until in self._leases.values()):
+            self._overdue_at = None
+        elif self._overdue_at is None:
+            self._overdue_at = now
+        elif now - self._overdue_at >= LATE:
             self._open(now, 0.5, "lease")  # a probe that never came back has failed
 
     def _probe_limit(self) -> int:

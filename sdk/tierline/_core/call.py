@@ -12,6 +12,8 @@ attempt's end teaches the fleet is the table in ``lessons``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tierline import _exceptions as errors
 from tierline._config import Mode
 from tierline._core import escalation as escalating
@@ -26,10 +28,10 @@ from tierline._core.errands import post_learning, post_shadow
 from tierline._core.estimators import LatencyWindow
 from tierline._core.fleet import TierState, by_priority
 from tierline._core.hedging import can_still_win, hedge_after
-from tierline._core.retrying import Fault, backoff, outcome_name, wants_retry
+from tierline._core.retrying import Fault, backoff, outcome_name, pushback, wants_retry
 from tierline._core.running import Running
 from tierline._core.sovereignty import withheld
-from tierline._core.timeouts import attempt_until
+from tierline._core.timeouts import LOST, attempt_until
 from tierline._types import QUALITY_EDGE, QUALITY_FULL
 from tierline.wire.messages import ScoreReply
 
@@ -180,7 +182,9 @@ class ScoreCall(CallState):
         if kind == "hedge":
             running = next(iter(self._running.values())).endpoint
             return tier.hedge_target(model, running, tried, now, dice, criticality)
-        avoid = tried if len(tried) < len(tier.endpoints) else ()
+        avoid: Collection[str] = tried if len(tried) < len(tier.endpoints) else ()
+        if self._pushed:
+            avoid = {*avoid, *(url for url, until in self._pushed.items() if now < until)}
         return tier.pick(model, avoid, self._key, now, dice, criticality)
 
     def _pays(self, kind: str, tier: TierState, now: float) -> bool:
@@ -295,11 +299,18 @@ class ScoreCall(CallState):
         self, number: int, running: Running, error: errors.TierlineError, now: float, bundle: str
     ) -> list[Command]:
         """The attempt has failed; ``bundle`` is what gave a wrong answer, or ""."""
+        if isinstance(error, LOST) and running.held_up(now):
+            error = errors.AttemptLapsed(
+                f"its time was over while this process stood still: {error}"
+            )
         if self._gate is not None:
             error = withheld(error)
         self._settle(number, running, outcome_name(error), now)
         model, dice = self._request.model, self._dice
         url = running.endpoint.url
+        after = pushback(error)
+        if after is not None:
+            self._pushed[url] = now + after
         if bundle and self._fleet.semantic.wrong(model, bundle, url, now, dice.random()):
             lessons.bundle_failed(running, dice, now)
             fault = Fault.ENDPOINT
@@ -333,12 +344,22 @@ class ScoreCall(CallState):
             if len(tried) >= len(tier.endpoints):
                 self._drop_tier(tier)
             return self._next_attempt(kind, now)
-        wait = backoff(policy, error, len(tried), now - self._begun, self._dice)
-        if wait > (self._deadline - now) / 2:
+        at = self._ready_at(tier, error, now)
+        if at - now > (self._deadline - now) / 2:
             self._drop_tier(tier)
             return self._next_attempt(kind, now)
-        self._sleeping_until = now + wait
-        return [WakeAt(now + wait)]
+        self._sleeping_until = at
+        return [WakeAt(at)]
+
+    def _ready_at(self, tier: TierState, error: errors.TierlineError, now: float) -> float:
+        """When an endpoint that was asked before may be asked again: the first to be ready, where
+        the last said when; else after a wait, and not before somebody is ready either."""
+        ready = min(self._pushed.get(endpoint.url, now) for endpoint in tier.endpoints)
+        if pushback(error) is not None:
+            return ready
+        tries, elapsed = len(self._tried[tier.name]), now - self._begun
+        wait = backoff(self._fleet.config.retry, error, tries, elapsed, self._dice)
+        return max(ready, now + wait)
 
     def _drop_tier(self, tier: TierState) -> None:
         if self._route and self._route[0] is tier:

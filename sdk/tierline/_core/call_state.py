@@ -44,6 +44,7 @@ class CallState:
         "_key",
         "_last_error",
         "_mode",
+        "_pushed",
         "_refusal",
         "_request",
         "_route",
@@ -91,6 +92,7 @@ class CallState:
         self._attempts: list[Attempt] = []
         self._started = 0
         self._tried: dict[str, list[str]] = {}
+        self._pushed: dict[str, float] = {}  # who asked for time, and until when
         self._free = 0
         self._escalated = False
         self._held: ScoreReply | None = None

@@ -28,6 +28,7 @@ class EndpointState:
     __slots__ = (
         "_policy",
         "inflight",
+        "is_within",
         "latency",
         "limiter",
         "models",
@@ -45,6 +46,7 @@ class EndpointState:
         self.zone = endpoint.zone
         self.tier = tier.name
         self.inflight = 0
+        self.is_within = endpoint.url.startswith("embedded:")  # asked in this very process
         self.latency = PeakEwma()
         self.limiter = Limiter(config.limiter)
         self.standing = Standing(config.ejection)

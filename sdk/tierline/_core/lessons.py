@@ -3,6 +3,7 @@
 | end of the attempt | breaker | standing | limiter | latency | bundle |
 |---|---|---|---|---|---|
 | answered | success, or slow | success | sample | sample | suspicion eases |
+| answered, found late by a process that stood still | success | success | – | – | suspicion eases |
 | wrong answer | failure | failure | – | as a full timeout | counted by bundle |
 | wrong answer, bundle to blame | neutral | neutral | – | – | its own breaker |
 | failed, or never sent | failure | failure | – | as a full timeout | – |
@@ -37,16 +38,20 @@ def answered(
 ) -> None:
     """The attempt was answered, and the answer is one. ``span`` is the call's time in seconds."""
     endpoint, latencies = running.endpoint, running.latencies
-    latency = now - running.started
-    slow = latency > policy.slow_share * span and latency > policy.slow_multiple * latencies.usual
-    running.breaker.succeeded(running.permit, now, slow=slow)
     asked_for, running.served.bundle = running.served.bundle, reply.bundle
-    endpoint.latency.observe(latency, now)
-    latencies.observe(latency, now)
     endpoint.standing.succeeded(now)
-    # A queue that is half as long as the attempt's timeout is about to become one of timeouts.
-    patience = min(span, 2.0 * running.allowed)
-    endpoint.limiter.answered(latency, endpoint.inflight + 1, patience, now)
+    if running.found_late(now):
+        running.breaker.succeeded(running.permit, now)  # and not slowly, for all we know
+    else:
+        latency = now - running.started
+        late = latency > policy.slow_share * span
+        slow = late and latency > policy.slow_multiple * latencies.usual
+        running.breaker.succeeded(running.permit, now, slow=slow)
+        endpoint.latency.observe(latency, now)
+        latencies.observe(latency, now)
+        # A queue half as long as the attempt's timeout is about to become one of timeouts.
+        patience = min(span, 2.0 * running.allowed)
+        endpoint.limiter.answered(latency, endpoint.inflight + 1, patience, now)
     if running.permit.probe is not None and running.breaker.state is State.CLOSED:
         endpoint.standing.start_slowly(now)
         endpoint.limiter.start_anew()

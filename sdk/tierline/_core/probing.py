@@ -23,6 +23,7 @@ from tierline._core.retrying import Fault, fault_of
 from tierline._core.semantic import Golden, drift
 from tierline._core.sovereignty import gate_for
 from tierline._core.tiers import TierState
+from tierline._core.timeouts import LOST, stood_still
 from tierline.wire.messages import ScoreReply, ScoreRequest
 
 MODELS = 8  # models a tier is probed with, in turn; the least lately asked are forgotten
@@ -37,6 +38,7 @@ class Probe(NamedTuple):
     request: ScoreRequest
     timeout: float
     golden: Golden | None
+    until: float  # the instant at which its timeout ends
 
 
 class Target:
@@ -99,7 +101,8 @@ class Prober:
             return None
         request, golden = known[spot.asked % len(known)]
         spot.asked += 1
-        return Probe(target, spot.asked, spot.endpoint.url, request, policy.timeout, golden)
+        until = now + policy.timeout
+        return Probe(target, spot.asked, spot.endpoint.url, request, policy.timeout, golden, until)
 
     def _questions(self, tier: TierState) -> list[tuple[ScoreRequest, Golden | None]]:
         questions: list[tuple[ScoreRequest, Golden | None]] = []
@@ -128,7 +131,10 @@ class Prober:
             self._bad(probe, now)
 
     def failed(self, probe: Probe, error: errors.TierlineError, now: float) -> None:
-        """The probe came to nothing. Who refuses for load, or does not have the model, is alive."""
+        """The probe came to nothing. Who refuses for load, or does not have the model, is alive;
+        what is heard of long after its time may be this process's own doing."""
+        if isinstance(error, LOST) and stood_still(probe.until, probe.timeout, now):
+            return
         if fault_of(error) in (Fault.ENDPOINT, Fault.NEVER_SENT):
             self._bad(probe, now)
 

@@ -15,6 +15,8 @@ from tierline import _exceptions as errors
 from tierline._config import RetryPolicy
 from tierline._core.dice import Dice
 
+LONGEST_PUSHBACK = 3600.0  # seconds; who says more has lost its mind, not its capacity
+
 
 class Fault(Enum):
     """Whose fault a failure is, which decides what is done about it."""
@@ -95,14 +97,16 @@ def wants_retry(
     return fault_of(error) is not Fault.CALLER
 
 
+def pushback(error: errors.TierlineError) -> float | None:
+    """The seconds after which the endpoint wants to be asked again, if it said so in earnest."""
+    after = error.retry_after if isinstance(error, errors.Overloaded) else None
+    return after if after is not None and 0 <= after < LONGEST_PUSHBACK else None
+
+
 def backoff(
     policy: RetryPolicy, error: errors.TierlineError, attempts: int, elapsed: float, dice: Dice
 ) -> float:
-    """Seconds to wait before asking an endpoint that was asked before. The server's own word
-    (retry-after) beats any strategy."""
-    pushback = error.retry_after if isinstance(error, errors.Overloaded) else None
-    if pushback is not None and 0 <= pushback < 3600:
-        return pushback
+    """Seconds to wait before asking an endpoint that was asked before and said nothing of it."""
     wait = policy.wait or FullJitter(policy.base, policy.cap, dice)
     return max(0.0, float(wait(_state(error, attempts, elapsed))))
 

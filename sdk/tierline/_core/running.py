@@ -6,6 +6,7 @@ from tierline._core.breaker import Breaker, Permit
 from tierline._core.endpoints import EndpointState, Served
 from tierline._core.estimators import LatencyWindow
 from tierline._core.tiers import TierState
+from tierline._core.timeouts import TICK, stood_still
 from tierline._types import Attempt
 
 
@@ -51,6 +52,21 @@ class Running:
         self.allowed = allowed
         self.suspect = suspect
         self.reduced = reduced  # the fields its endpoint did not see as they are
+
+    def held_up(self, now: float) -> bool:
+        """Whether this process stood still while the attempt was out, so that it came to nothing
+        through no doing of its endpoint."""
+        return stood_still(self.started + self.allowed, self.allowed, now) and self._is_beyond
+
+    def found_late(self, now: float) -> bool:
+        """Whether its answer was there before anybody looked: the timer that should have ended it
+        was late, too, so that nobody knows how long the endpoint took."""
+        return now - self.started - self.allowed > TICK and self._is_beyond
+
+    @property
+    def _is_beyond(self) -> bool:
+        """What an endpoint within this process takes is always its own doing."""
+        return not self.endpoint.is_within
 
     def ended(self, number: int, outcome: str, begun: float, now: float) -> Attempt:
         """The line it leaves in the call's answer or error."""

@@ -1,9 +1,15 @@
-"""Until when an attempt may run: the measured tail of its tier, or the whole of what is left."""
+"""Until when an attempt may run: the measured tail of its tier, or the whole of what is left; and
+whether what came much later tells of the endpoint, or of this process."""
 
 from __future__ import annotations
 
+from tierline import _exceptions as errors
 from tierline._config import TimeoutPolicy
 from tierline._core.estimators import LatencyWindow
+
+TICK = 0.01  # seconds; what any timer may be late
+LATE = 0.05  # seconds; a busy process's timers are late, too, but hardly by so much
+LOST = (errors.AttemptTimedOut, errors.RemoteProtocolError)  # what our standing still may cause
 
 
 def attempt_until(
@@ -29,3 +35,11 @@ def attempt_until(
     if slowest is not None and not is_probe:
         share = min(share, max(policy.floor, policy.multiple * slowest))
     return now + share
+
+
+def stood_still(until: float, allowed: float, now: float) -> bool:
+    """Whether what is heard only ``now`` of an attempt that might last until ``until``, which is
+    ``allowed`` seconds, tells of this process and not of the endpoint: its own timer must have come
+    this late. A process whose every timer is late still learns who is away, for it counts as
+    standing still only when it did so for half as long as the attempt might last."""
+    return now - until > max(LATE, allowed / 2)

@@ -30,9 +30,10 @@ class Transport(Protocol):
     """Carries requests to one origin (``http://host:port``, ``https://…`` or ``unix:///path``).
 
     You may call ``send`` from many threads at once. ``timeout`` (seconds) bounds the whole attempt:
-    waiting for a connection, connecting, sending and reading the last byte. A request that met a
-    stale kept-alive connection (closed before one byte of the answer) is sent again once, on a
-    fresh connection: score calls are pure. Raises TransportError subclasses, nothing else.
+    waiting for a connection, connecting, sending and reading the last byte. What came while this
+    process stood still is read all the same (by the lean ones; httpx's own timers give it up). A
+    request that met a stale kept-alive connection (closed before one byte of the answer) is sent
+    again once, on a fresh one: score calls are pure. Raises TransportError subclasses, no others.
     """
 
     def send(self, request: WireRequest, *, timeout: float) -> WireResponse: ...

@@ -224,17 +224,33 @@ class _Connection:
         _close(self._sock)
 
     def _receive(self, sock: socket.socket, deadline: float) -> bytes:
+        left = deadline - monotonic()
+        if left <= 0.0:
+            return self._already_here(sock)
         if self._is_tls:
-            sock.settimeout(_remaining(deadline))
-            return sock.recv(_READ_SIZE)
-        if self._let_wait(_remaining(deadline) - COARSE):
+            sock.settimeout(left)
+            try:
+                return sock.recv(_READ_SIZE)
+            except TimeoutError:
+                return self._already_here(sock)
+        if self._let_wait(left - COARSE):
             with contextlib.suppress(BlockingIOError):
                 return sock.recv(_READ_SIZE)
-        while True:
-            if not self._poll.poll(_remaining(deadline) * 1000.0):
-                raise TimeoutError
+        while self._poll.poll(max(0.0, deadline - monotonic()) * 1000.0):
             with contextlib.suppress(BlockingIOError):  # woken for nothing
                 return sock.recv(_READ_SIZE, socket.MSG_DONTWAIT)
+        return self._already_here(sock)
+
+    def _already_here(self, sock: socket.socket) -> bytes:
+        """What has come by now, though the time is over: the endpoint is not to blame when it is
+        this process that stood still. Raises TimeoutError when nothing has; never waits."""
+        try:
+            if self._is_tls:
+                sock.settimeout(0.0)
+                return sock.recv(_READ_SIZE)
+            return sock.recv(_READ_SIZE, socket.MSG_DONTWAIT)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            raise TimeoutError from None
 
     def _let_wait(self, wait: float) -> bool:
         """Whether the kernel ends a read after ``wait`` seconds at the latest, and not at once."""

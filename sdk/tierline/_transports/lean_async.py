@@ -19,9 +19,12 @@ from tierline._exceptions import (
 from tierline._transports.base import Buffer, WireRequest, WireResponse
 from tierline._transports.http1 import ResponseParser, field_lines, request_head
 from tierline._transports.idle import MAX_CONNECTIONS, IdleConnections, retirement
+from tierline._transports.lean import COARSE
 from tierline._transports.loops import PerLoop
 from tierline._transports.origin import Origin
 from tierline._transports.slots import Slots
+
+ONE_LOOK = 0.001  # seconds; enough for every loop to look at its sockets once
 
 
 class AsyncLeanTransport:
@@ -167,7 +170,7 @@ class _Connection(asyncio.Protocol):
             raise _Stale("the endpoint hung up before the request")
         parser = self._parser = ResponseParser()
         answer = self._answer = self._loop.create_future()
-        timer = self._loop.call_at(deadline, _expire, answer)
+        timer = self._loop.call_at(deadline, _expire, self._loop, answer, deadline)
         try:
             self._transport.writelines(parts)
             return await answer, parser.reusable
@@ -218,6 +221,17 @@ class _Connection(asyncio.Protocol):
         answer.set_exception(error if parser.started else _Stale(str(error)))
 
 
-def _expire(answer: asyncio.Future[WireResponse]) -> None:
+def _expire(
+    loop: asyncio.AbstractEventLoop, answer: asyncio.Future[WireResponse], deadline: float
+) -> None:
+    """The time is over. When the loop itself was late to see it, it may find timers before it finds
+    what has come meanwhile: that is read first, for the endpoint is not to blame."""
+    if loop.time() - deadline > COARSE:
+        loop.call_later(ONE_LOOK, _give_up, answer)
+    else:
+        _give_up(answer)
+
+
+def _give_up(answer: asyncio.Future[WireResponse]) -> None:
     if not answer.done():
         answer.set_exception(TimeoutError())

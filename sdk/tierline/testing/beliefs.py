@@ -96,8 +96,6 @@ class BeliefWatch:
         }
         self._semantic = fleet.semantic
         self._tiers = fleet.tiers
-        # A process that stood still finds its attempts timed out, some before they were sent.
-        self.stalled = False
 
     def sent(self, link: SimLink, exchange: Exchange) -> None:
         """An attempt starts: may it?"""
@@ -215,7 +213,7 @@ class BeliefWatch:
         had, fewest = seen.bad, min(policy.consecutive, self._fewest(policy.failure_rate))
         if seen.breaker.opened_by == "slow":
             had, fewest = seen.bad + seen.good, self._fewest(policy.slow_rate)
-        if had < fewest and not self.stalled:
+        if had < fewest:
             self._notes.violated("only failures open", f"{url} opened after {had}, not {fewest}")
 
     def _check_wait(self, url: str, seen: Seen) -> None:

@@ -9,11 +9,12 @@ import asyncio
 import heapq
 from asyncio import events
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+FORGET = 512  # timers of the world remembered before those that are over are dropped
 
 
 class Deadlock(RuntimeError):
@@ -36,6 +37,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.set_debug(False)
         self._now = 0.0
         self._order = Random(f"{seed}/loop") if shuffle else None
+        self._world: list[asyncio.TimerHandle] = []
         self.complaints: list[str] = []
         self.set_exception_handler(self._complain)
 
@@ -43,9 +45,29 @@ class SimLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the loop was made."""
         return self._now
 
+    def in_the_world(
+        self, delay: float, callback: Callable[..., object], *arguments: object
+    ) -> None:
+        """Like ``call_later``, for what happens outside of the client's process: it happens in its
+        time even while the process stands still."""
+        self._world.append(self.call_later(delay, callback, *arguments))
+        if len(self._world) > FORGET:
+            self._world = [timer for timer in self._world if timer._scheduled]  # type: ignore[attr-defined]  # as BaseEventLoop marks them
+
     def stall(self, seconds: float) -> None:
-        """The process stands still for so long: time goes by, and no callback runs."""
-        self._now += seconds
+        """The process stands still for so long: no callback of its own runs, the world goes on."""
+        until = self._now + seconds
+        while True:
+            due = [t for t in self._world if t._scheduled and t.when() <= until]  # type: ignore[attr-defined]  # as above
+            if not due:
+                break
+            timer = min(due, key=asyncio.TimerHandle.when)
+            self._scheduled.remove(timer)
+            heapq.heapify(self._scheduled)
+            timer._scheduled = False  # type: ignore[attr-defined]  # as above
+            self._now = max(self._now, timer.when())
+            timer._run()
+        self._now = max(self._now, until)
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run to the end, then close. Raises Deadlock when it can never end."""

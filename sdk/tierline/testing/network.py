@@ -6,6 +6,7 @@ A link is an AsyncTransport, so everything above it is the shipped code, real fr
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
@@ -163,7 +164,7 @@ class SimLink:
 
     # -- time and chance ---------------------------------------------------------------------
 
-    def _later(self, step: object, *arguments: object) -> None:
+    def _later(self, step: Callable[..., None], *arguments: object) -> None:
         span = self._median
         if self._jitter:
             span *= self._rng.lognormvariate(0.0, self._jitter)
@@ -178,7 +179,7 @@ class SimLink:
             drip = active.get(FaultKind.DRIP)
             if drip is not None and step == self._deliver:
                 span += drip.size
-        self._loop.call_later(span, step, *arguments)  # type: ignore[arg-type]  # one of our steps
+        self._loop.in_the_world(span, step, *arguments)
 
     def _strikes(self, kind: FaultKind) -> bool:
         fault = self.active.get(kind)

@@ -174,7 +174,7 @@ class SimNode:
                 self._answer(exchange, _signed(_error(late), exchange), False)
                 continue
             self._busy += 1
-            self._loop.call_later(self._compute_time(), self._finish, exchange, self._life)
+            self._loop.in_the_world(self._compute_time(), self._finish, exchange, self._life)
 
     def _is_expired(self, exchange: Exchange) -> bool:
         deadline = exchange.node_deadline

@@ -214,8 +214,8 @@ class _Simulation:
             await self._client.prepare(MODEL)
         start = loop.time()
         for fault in plan.faults:
-            loop.call_at(start + fault.start, self._strike, fault)
-            loop.call_at(start + fault.start + fault.length, self._heal, fault)
+            loop.in_the_world(fault.start, self._strike, fault)
+            loop.in_the_world(fault.start + fault.length, self._heal, fault)
         last = 0.0
         for planned in plan.load:
             loop.call_at(start + planned.at, self._spawn, planned)
@@ -284,7 +284,6 @@ class _Simulation:
         if fault.kind is FaultKind.STALL:
             self._stalls.append((self._loop.time(), fault.length))
             self._loop.stall(fault.length)
-            self._beliefs.stalled = True
         elif fault.kind is FaultKind.DRIFT:
             self._clock.drift(fault.size)
 

@@ -37,7 +37,7 @@ class CallWatch:
     sent: int = 0
     by_tier: Counter[str] = field(default_factory=Counter)
     running: list[str] = field(default_factory=list)
-    pushed: tuple[str, float] = ("", 0.0)  # who said last to come back later, and when to
+    pushed: dict[str, float] = field(default_factory=dict)  # who said to come back, and when to
 
     @property
     def policies(self) -> list[Sovereignty]:
@@ -122,7 +122,7 @@ class Watch:
         if call is not None:
             call.running.remove(link.url)
             if verdict == "neutral" and exchange.pushback is not None:
-                call.pushed = (link.url, self._loop.time() + exchange.pushback)
+                call.pushed[link.url] = self._loop.time() + exchange.pushback
 
     def struck(self, kind: FaultKind) -> None:
         """A fault has touched a request or an answer."""
@@ -144,12 +144,13 @@ class Watch:
             self.violated("hedge elsewhere", f"call {number} asks {link.url} twice at once")
         if len(call.running) >= 2:
             self.violated("one hedge at a time", f"call {number} has three attempts out")
-        url, until = call.pushed
-        if url == link.url:
+        until = call.pushed.pop(link.url, None)
+        if until is not None:
             self.seen["pushback honoured"] += 1
             if self._loop.time() < until - DRIFT * (until - call.began):
-                self.violated("pushback is honoured", f"call {number} is back at {url} too soon")
-        call.pushed = ("", 0.0)
+                self.violated(
+                    "pushback is honoured", f"call {number} is back at {link.url} too soon"
+                )
         left = call.deadline - self._clock()
         if timeout > left + TICK:
             self.violated(

@@ -99,7 +99,7 @@ def follow(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_sync(monkeypatch: pytest.MonkeyPatch, script: Script, **options: Any) -> Answer:
     follow(script, monkeypatch)
-    with tierline.Client(edge=EDGE, cloud=CLOUD, deadline=0.2, **options) as client:
+    with tierline.Client(edge=EDGE, cloud=CLOUD, **{"deadline": 0.2, **options}) as client:
         try:
             return client.score("ranker", query={"history": [1]}, candidates=[4, 5, 6])
         finally:
@@ -115,7 +115,9 @@ def run_async(monkeypatch: pytest.MonkeyPatch, script: Script, **options: Any) -
     follow(script, monkeypatch)
 
     async def call() -> Answer:
-        async with tierline.AsyncClient(edge=EDGE, cloud=CLOUD, deadline=0.2, **options) as client:
+        async with tierline.AsyncClient(
+            edge=EDGE, cloud=CLOUD, **{"deadline": 0.2, **options}
+        ) as client:
             return await client.score("ranker", query={"history": [1]}, candidates=[4, 5, 6])
 
     return asyncio.run(call())

@@ -105,6 +105,54 @@ def test_a_process_that_stood_still_does_not_blame_the_endpoint(
     assert script.asked == []
 
 
+class StoppedClock:
+    """Time, until the process stands still as the first attempt is made."""
+
+    def __init__(self) -> None:
+        self.stood = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.stood
+
+    def stand_still(self) -> None:
+        self.stood = 3.3  # of the four that the call has; two are for the first attempt
+
+
+@pytest.mark.parametrize(
+    ("came", "outcome"),
+    [
+        (errors.AttemptTimedOut("in time, by nobody's watch"), "lapsed"),
+        (errors.RemoteProtocolError("hung up on us"), "lapsed"),
+        (reply(), "ok"),
+    ],
+    ids=["timed out", "hung up", "answered"],
+)
+def test_what_comes_of_an_attempt_during_which_the_process_stood_still_is_held_against_nobody(
+    run: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    came: Any,
+    outcome: str,
+) -> None:
+    script, clock = Script(edge=[came, reply()]), StoppedClock()
+    script.heard = clock.stand_still
+    monkeypatch.setattr("tierline._base_client.BaseClient._clock", clock)
+    kept: list[Any] = []
+    fleet = tierline._base_client.Fleet
+    monkeypatch.setattr("tierline._base_client.Fleet", lambda c: kept.append(fleet(c)) or kept[-1])
+    answer = run(
+        monkeypatch,
+        script,
+        breaker=tierline.BreakerPolicy(consecutive=1, minimum_calls=1, slow_rate=0.01),
+        ejection=tierline.EjectionPolicy(consecutive=1),
+        deadline=4.0,
+    )
+    assert answer.attempts[0].outcome == outcome
+    for endpoint in kept[0].endpoints():
+        assert endpoint.breaker("ranker").generation == 0
+        assert endpoint.standing.is_plain
+        assert endpoint.inflight == 0
+
+
 # -- half-open under a crowd -----------------------------------------------------------------------
 
 

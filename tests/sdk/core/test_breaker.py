@@ -90,7 +90,8 @@ def test_a_probe_that_never_reports_loses_its_lease_and_counts_as_failed() -> No
     breaker = _opened()
     _permit(breaker, 1.0, lease=0.5)
     assert breaker.acquire(1.4, 0.5) is None
-    assert breaker.acquire(1.6, 0.5) is None  # the lease is over: open again
+    assert breaker.acquire(1.6, 0.5) is None  # the lease is over
+    assert breaker.acquire(1.7, 0.5) is None  # and nothing has come since: open again
     assert breaker.state is State.OPEN
     assert breaker.acquire(10.0, 0.5) is not None
 
@@ -181,8 +182,23 @@ def test_a_hung_probe_is_judged_by_whoever_looks_so_that_nothing_sticks() -> Non
     breaker = _opened()
     _permit(breaker, 1.0, lease=0.5)
     assert not breaker.allows(1.6)
+    assert not breaker.allows(1.7)
     assert (breaker.state, breaker.opened_by) == (State.OPEN, "lease")
     assert breaker.allows(10.0)
+
+
+def test_a_report_just_behind_the_first_look_after_a_standstill_still_counts() -> None:
+    breaker = _opened()
+    probe = _permit(breaker, 1.0, lease=0.5)
+    assert not breaker.allows(4.0)  # nothing ran for three seconds; somebody looks first
+    assert breaker.acquire(4.04, 0.5) is None
+    breaker.succeeded(probe, 4.04)
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.allows(4.04)
+    second = _permit(breaker, 4.04, lease=0.5)
+    assert not breaker.allows(4.6) or breaker.state is State.HALF_OPEN
+    breaker.succeeded(second, 4.6)
+    assert breaker.state is State.HALF_OPEN  # an earlier doubt is forgotten with its reason
 
 
 class BreakerMachine(RuleBasedStateMachine):
