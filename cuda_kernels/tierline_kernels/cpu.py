@@ -24,10 +24,11 @@ BLOCK_ROWS = 4096
 # From this many queries a matrix product per block beats reading the block once a query.
 MATRIX_QUERIES = 16
 
+PIECE = jit_select.PIECE
+
 _NO_FLOATS = np.empty(0, np.float32)
 _NO_BITS = np.empty(0, np.uint32)
-_NO_IDS = np.empty(0, np.int64)
-_NO_MASK = np.empty(0, np.bool_)
+_NO_MASK = np.empty((1, 0), np.bool_)
 
 
 def threads() -> int:
@@ -48,20 +49,22 @@ def _shares(rows: int, work: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
+def _hands(shares: list[tuple[int, int]]) -> int:
+    """How many threads take part in the work."""
+    return min(threads(), len(shares))
+
+
 def _run(part: Callable[[int, int, int], None], shares: list[tuple[int, int]]) -> None:
-    """Run ``part(share, low, high)`` for each share; the caller's thread works along."""
-    if len(shares) == 1:
-        part(0, *shares[0])
-        return
-    waiting = iter(enumerate(shares))
+    """Run ``part(hand, low, high)`` for each share; the caller's thread is hand 0 and works along.
+    A hand takes its shares in rising order."""
+    waiting = iter(shares)
 
-    def work() -> None:
-        for share, (low, high) in waiting:
-            part(share, low, high)
+    def work(hand: int) -> None:
+        for low, high in waiting:
+            part(hand, low, high)
 
-    hands = min(threads(), len(shares)) - 1
-    jobs = [_pool(threads(), os.getpid()).submit(work) for _ in range(hands)]
-    work()
+    jobs = [_pool(threads(), os.getpid()).submit(work, hand) for hand in range(1, _hands(shares))]
+    work(0)
     for job in jobs:
         job.result()
 
@@ -119,59 +122,74 @@ def bag(task: BagTask, out: Float32Array) -> None:
 
 
 def topk(task: TopkTask, values: Float32Array, indices: Int64Array) -> None:
-    """See ``topk``."""
-    if task.k == 0:
+    """See ``topk``; a few rows are shared out in pieces, many as they are."""
+    if indices.size == 0:
         return
     sign = np.float32(1.0 if task.largest else -1.0)
-    for b, row in enumerate(task.x):
-        mask = _NO_MASK if task.mask is None else task.mask[b % len(task.mask)]
-        _topk_row(row, mask, sign, int(task.lengths[b]), task, values[b], indices[b])
+    best, where = np.empty_like(values), np.empty_like(indices)
+    masks = _NO_MASK if task.mask is None else task.mask
+    if len(task.x) >= SHARES_A_THREAD * threads():
+
+        def part(_: int, low: int, high: int) -> None:
+            jit_select.topk_rows(task.x, masks, sign, task.lengths, best, where, low, high)
+
+        _run(part, _shares(len(task.x), task.x.nbytes))
+    else:
+        for b, row in enumerate(task.x):
+            _share_row(row[: task.lengths[b]], masks[b % len(masks)], sign, best[b], where[b])
+    none = where == jit_select.NOWHERE
+    indices[:] = np.where(none, -1, where)
+    # The numbers themselves: a heap may have turned their signs, and the sign of a zero counts.
+    if task.x.shape[1]:
+        values[:] = np.take_along_axis(task.x, np.where(none, 0, where), axis=1)
+    values[none] = -sign * np.float32(np.inf)
+    for b in range(len(task.x)):
+        if task.nan_first or none[b].any():
+            _place_nan(task, b, values[b], indices[b])
 
 
-def _topk_row(
+def _share_row(
     row: Float32Array,
     mask: NDArray[np.bool_],
     sign: np.float32,
-    length: int,
-    task: TopkTask,
-    values: Float32Array,
-    indices: Int64Array,
+    best: Float32Array,
+    where: Int64Array,
 ) -> None:
-    shares = _shares(length, length * 4) if length else [(0, 0)]
-    best = np.empty((len(shares), task.k), np.float32)
-    where = np.empty((len(shares), task.k), np.int64)
+    """The k best of one row, best first; unused entries hold index NOWHERE."""
+    shares = _shares(len(row), row.nbytes)
+    heaps, places = _empty_heaps(_hands(shares), len(best))
 
-    def part(share: int, low: int, high: int) -> None:
-        jit_select.topk_range(row, mask, sign, best[share], where[share], low, high)
+    def part(hand: int, low: int, high: int) -> None:
+        jit_select.topk_range(row, mask, sign, heaps[hand], places[hand], low, high)
 
     _run(part, shares)
-    _, places = merge(best, where)
-    places = _with_nan(row[:length], mask[:length], places, task)
-    values[:] = -sign * np.float32(np.inf)
-    indices[:] = -1
+    best[:], where[:] = _merge(heaps, places)
+
+
+def _empty_heaps(*shape: int) -> tuple[Float32Array, Int64Array]:
+    return np.full(shape, -np.inf, np.float32), np.full(shape, jit_select.NOWHERE, np.int64)
+
+
+def _place_nan(task: TopkTask, b: int, values: Float32Array, indices: Int64Array) -> None:
+    """Put the NaN of row b where the task wants them: ahead of its numbers, or behind."""
+    row = task.x[b, : task.lengths[b]]
+    lost = np.isnan(row)
+    if task.mask is not None:
+        lost &= task.mask[b % len(task.mask), : len(row)]
+    found = indices[indices >= 0]
+    both = [np.flatnonzero(lost), found] if task.nan_first else [found, np.flatnonzero(lost)]
+    places = np.concatenate(both)[: task.k]
     indices[: len(places)] = places
     values[: len(places)] = row[places]
 
 
-def _with_nan(
-    row: Float32Array, mask: NDArray[np.bool_], places: Int64Array, task: TopkTask
-) -> Int64Array:
-    if len(places) == task.k and not task.nan_first:
-        return places
-    lost = np.flatnonzero(np.isnan(row) & mask) if mask.size else np.flatnonzero(np.isnan(row))
-    both = [lost, places] if task.nan_first else [places, lost]
-    return np.concatenate(both)[: task.k]
-
-
-def merge(best: Float32Array, where: Int64Array) -> tuple[Float32Array, Int64Array]:
-    """The k best of several best-first lists, unused entries dropped."""
-    k = best.shape[1]
-    if len(best) > 1:
-        values, places = best.ravel(), where.ravel()
-        order = np.lexsort((places, -values))[:k]
-        best, where = values[order][None], places[order][None]
-    count = int((where[0] < jit_select.NOWHERE).sum())
-    return best[0, :count], where[0, :count]
+def _merge(heaps: Float32Array, places: Int64Array) -> tuple[Float32Array, Int64Array]:
+    """One list, best first, of several heaps [heaps, k]."""
+    if len(heaps) == 1:
+        jit_select.unload(heaps[0], places[0])
+        return heaps[0], places[0]
+    order = np.lexsort((places.ravel(), -heaps.ravel()))[: heaps.shape[1]]
+    return heaps.ravel()[order], places.ravel()[order]
 
 
 def dot_topk(task: DotTask, values: Float32Array, indices: Int64Array) -> None:
@@ -183,18 +201,15 @@ def dot_topk(task: DotTask, values: Float32Array, indices: Int64Array) -> None:
     # Matrix products have threads of their own; two layers of threads would fight for processors.
     alone = len(task.queries) >= MATRIX_QUERIES or len(items) == 0
     shares = [(0, len(items))] if alone else _shares(len(items), items.nbytes)
-    best = np.full((len(shares), len(task.queries), task.k), -np.inf, np.float32)
-    where = np.full(best.shape, jit_select.NOWHERE, np.int64)
+    heaps, places = _empty_heaps(_hands(shares), len(task.queries), task.k)
 
-    def part(share: int, low: int, high: int) -> None:
+    def part(hand: int, low: int, high: int) -> None:
         for first in range(low, high, BLOCK_ROWS):
             block = items[first : min(first + BLOCK_ROWS, high)].astype(np.float32, copy=False)
-            _meet(task, block, first, best[share], where[share])
-        for b in range(len(task.queries)):
-            jit_select.unload(best[share, b], where[share, b])
+            _meet(task, block, first, heaps[hand], places[hand])
 
     _run(part, shares)
-    _write_merged(best, where, values, indices)
+    _write_merged(heaps, places, values, indices)
 
 
 def _meet(
@@ -219,31 +234,31 @@ def dot_topk_int8(
         return
     items = task.items
     assert isinstance(items, RowwiseInt8)
-    queries = query_codes.codes
+    width = items.codes.shape[1]
+    queries = np.zeros((len(task.queries), -(-width // PIECE) * PIECE), np.int8)
+    queries[:, :width] = query_codes.codes
     work = items.codes.nbytes * max(1, len(queries))
     shares = _shares(len(items.codes), work) if len(items.codes) else [(0, 0)]
-    best = np.empty((len(shares), len(queries), task.k), np.float32)
-    where = np.empty(best.shape, np.int64)
+    heaps, places = _empty_heaps(_hands(shares), len(queries), task.k)
     sums = queries.sum(axis=1, dtype=np.int64).astype(np.float32)
     biases = _or_empty(items.biases, _NO_FLOATS)
     bits, boost = _or_empty(task.filter_bits, _NO_BITS), _or_empty(task.boost, _NO_FLOATS)
 
-    def part(share: int, low: int, high: int) -> None:
+    def part(hand: int, low: int, high: int) -> None:
         jit_select.retrieve_int8(
             items.codes, items.scales, biases, queries, query_codes.scales, sums, bits,
-            task.excluded, task.excluded_offsets, boost, best[share], where[share], low, high,
+            task.excluded, task.excluded_offsets, boost, heaps[hand], places[hand], low, high,
         )  # fmt: skip
 
     _run(part, shares)
-    _write_merged(best, where, values, indices)
+    _write_merged(heaps, places, values, indices)
 
 
 def _write_merged(
-    best: Float32Array, where: Int64Array, values: Float32Array, indices: Int64Array
+    heaps: Float32Array, places: Int64Array, values: Float32Array, indices: Int64Array
 ) -> None:
-    values[:] = -np.inf
-    indices[:] = -1
+    """The best of all hands' heaps [hands, queries, k]; -inf and -1 where nothing was left."""
     for b in range(len(values)):
-        found, places = merge(best[:, b], where[:, b])
-        values[b, : len(found)] = found
-        indices[b, : len(found)] = places
+        values[b], indices[b] = _merge(heaps[:, b], places[:, b])
+    values[indices == jit_select.NOWHERE] = -np.inf
+    indices[indices == jit_select.NOWHERE] = -1

@@ -3,7 +3,7 @@
 # Numba infers the types of the loops from their arguments, so they carry none themselves.
 # mypy: disallow-untyped-defs=false, disallow-untyped-calls=false, disallow-incomplete-defs=false
 # Called from a loop, an intrinsic lacks the typing context its definition takes.
-# mypy: disable-error-code="call-arg"
+# mypy: disable-error-code="call-arg,var-annotated"
 from __future__ import annotations
 
 from importlib import import_module
@@ -22,8 +22,9 @@ make_array: Any = import_module("numba.np.arrayobj").make_array
 # Rows asked for this many ids ahead arrive in time; farther ahead they push others out again.
 AHEAD = 16
 LINE = 64  # bytes of a cache line
-BLOCK = 64  # columns whose totals fit the registers
+LEVEL = 2  # 3 the first-level cache, 2 the second
 LISTED = 32  # rows of a bag that are listed at a time
+BLOCKS = (128, 64)  # columns whose totals fit the registers, where these have 64 bytes or 32
 
 
 def number(x):
@@ -52,11 +53,12 @@ def _number(x):  # pragma: no cover - compiled
 
 
 def _ask(builder, place):
-    """Ask for the cache line at a pointer; never faults."""
+    """Ask for the cache line at a pointer, into the second-level cache: the first has few places
+    for lines that are on their way. Never faults."""
     raw, word = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [raw, word, word, word])
     ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(ask, [place, word(0), word(3), word(1)])  # to read, keep, data
+    builder.call(ask, [place, word(0), word(LEVEL), word(1)])  # to read, data
 
 
 @intrinsic
@@ -150,45 +152,64 @@ def _add_row(builder, codes, factor, totals):
 
 
 @intrinsic
-def _add_codes(typing, codes, rows, factors, count, column, out, place, ids, ahead, last):
-    """Add factors[p] * codes[rows[p], column : column + BLOCK] for p < count to BLOCK floats of out
-    from ``place`` on. Vectors by hand: the totals stay in registers over all rows. While row p is
-    added, the same columns of row ids[ahead + p] are asked for, if ahead + p < last."""
-    lanes = BLOCK // 16
+def _wide_registers(typing):
+    """Whether the processor's registers hold 64 bytes."""
 
     def generate(context, builder, signature, args):
-        word, wide = ir.IntType(64), ir.VectorType(ir.FloatType(), 16)
-        raw, number = ir.IntType(8).as_pointer(), ir.FloatType().as_pointer()
-        arrays = {
-            at: make_array(signature.args[at])(context, builder, value=args[at])
-            for at in (0, 1, 2, 5, 7)
-        }
-        width = builder.extract_value(arrays[0].shape, 1)
-        target = builder.bitcast(builder.gep(arrays[5].data, [args[6]]), number)
-        spots = [
-            builder.bitcast(builder.gep(target, [word(16 * u)]), wide.as_pointer())
-            for u in range(lanes)
-        ]
-        totals = [cgutils.alloca_once_value(builder, builder.load(s, align=4)) for s in spots]
-        codes_at = builder.bitcast(arrays[0].data, raw)
-        with cgutils.for_range(builder, args[3]) as loop:
-            next_one = builder.add(args[8], loop.index)
-            with cgutils.if_likely(builder, builder.icmp_signed("<", next_one, args[9])):
-                wanted = builder.load(builder.gep(arrays[7].data, [next_one]))
-                start = builder.add(builder.mul(wanted, width), args[4])
-                _ask(builder, builder.gep(codes_at, [start]))
-            row = builder.load(builder.gep(arrays[1].data, [loop.index]))
-            factor = builder.load(builder.gep(arrays[2].data, [loop.index]))
-            start = builder.add(builder.mul(row, width), args[4])
-            _add_row(builder, builder.gep(codes_at, [start]), factor, totals)
-        for spot, total in zip(spots, totals, strict=True):
-            builder.store(builder.load(total), spot, align=4)
-        return context.get_dummy_value()
+        return ir.IntType(1)("+avx512f" in context.codegen().magic_tuple()[2])
 
-    long = types.int64
-    return types.void(
-        codes, rows, factors, long, long, out, long, ids, long, long
-    ), generate  # fmt: skip
+    return types.boolean(), generate
+
+
+def _adder(columns):
+    """The intrinsic that adds up ``columns`` columns of a list of rows."""
+
+    @intrinsic
+    def _add_codes(typing, codes, rows, factors, count, column, out, place, ids, ahead, last):
+        """Add factors[p] * codes[rows[p], column : column + columns] for p < count to as many
+        floats of out from ``place`` on. Vectors by hand: the totals stay in registers over all
+        rows. While row p is added, the same columns of row ids[ahead + p] are asked for, if
+        ahead + p < last."""
+
+        def generate(context, builder, signature, args):
+            word, wide = ir.IntType(64), ir.VectorType(ir.FloatType(), 16)
+            raw, number = ir.IntType(8).as_pointer(), ir.FloatType().as_pointer()
+            arrays = {
+                at: make_array(signature.args[at])(context, builder, value=args[at])
+                for at in (0, 1, 2, 5, 7)
+            }
+            width = builder.extract_value(arrays[0].shape, 1)
+            target = builder.bitcast(builder.gep(arrays[5].data, [args[6]]), number)
+            spots = [
+                builder.bitcast(builder.gep(target, [word(u)]), wide.as_pointer())
+                for u in range(0, columns, 16)
+            ]
+            totals = [cgutils.alloca_once_value(builder, builder.load(s, align=4)) for s in spots]
+            codes_at = builder.bitcast(arrays[0].data, raw)
+            with cgutils.for_range(builder, args[3]) as loop:
+                next_one = builder.add(args[8], loop.index)
+                with cgutils.if_likely(builder, builder.icmp_signed("<", next_one, args[9])):
+                    wanted = builder.load(builder.gep(arrays[7].data, [next_one]))
+                    start = builder.add(builder.mul(wanted, width), args[4])
+                    for line in range(0, columns, LINE):
+                        _ask(builder, builder.gep(codes_at, [builder.add(start, word(line))]))
+                row = builder.load(builder.gep(arrays[1].data, [loop.index]))
+                factor = builder.load(builder.gep(arrays[2].data, [loop.index]))
+                start = builder.add(builder.mul(row, width), args[4])
+                _add_row(builder, builder.gep(codes_at, [start]), factor, totals)
+            for spot, total in zip(spots, totals, strict=True):
+                builder.store(builder.load(total), spot, align=4)
+            return context.get_dummy_value()
+
+        long = types.int64
+        return types.void(
+            codes, rows, factors, long, long, out, long, ids, long, long
+        ), generate  # fmt: skip
+
+    return _add_codes
+
+
+_add_many, _add_some = (_adder(columns) for columns in BLOCKS)
 
 
 @compiled
@@ -218,7 +239,8 @@ def bag_int8(codes, scales, biases, ids, offsets, weights, mean, padding, out, l
     """Rows of a bag are listed first, and those of the next places asked for meanwhile; then added
     up in blocks of columns. Biases do not depend on the column: they are added up once a bag."""
     width = codes.shape[1]
-    blocked = width // BLOCK * BLOCK
+    many = width // BLOCKS[0] * BLOCKS[0] if _wide_registers() else 0
+    blocked = width // BLOCKS[1] * BLOCKS[1]
     flat = out.reshape(out.size)
     rows = np.empty(LISTED, np.int64)
     factors = np.empty(LISTED, np.float32)
@@ -240,8 +262,12 @@ def bag_int8(codes, scales, biases, ids, offsets, weights, mean, padding, out, l
             )
             count += kept
             bias += more
-            for column in range(0, blocked, BLOCK):
-                _add_codes(
+            for column in range(0, many, BLOCKS[0]):
+                _add_many(
+                    codes, rows, factors, used, column, flat, b * width + column, ids, stop, last
+                )
+            for column in range(many, blocked, BLOCKS[1]):
+                _add_some(
                     codes, rows, factors, used, column, flat, b * width + column, ids, stop, last
                 )
             for u in range(used):

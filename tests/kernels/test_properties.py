@@ -28,7 +28,7 @@ many = settings(
     max_examples=CASES,
     deadline=None,
     database=None,
-    derandomize=True,
+    derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "search",
     # No shrinking: a kernel that fails to compile would be compiled anew for every smaller case.
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow],
