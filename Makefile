@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly style types imports check promises clean
+.PHONY: help setup demo test nightly style types imports check drills promises clean
 
 PY := .venv/bin/python
 # COVERAGE=1 also reports the branches the tests reach.
@@ -38,9 +38,12 @@ imports: setup  ## Check who may import whom (import-linter).
 
 check: style types imports test  ## The whole gate: style, types, imports, then tests.
 
+drills: setup  ## Break real processes and measure the recovery (ONLY=server-crash chooses).
+	@$(PY) -m tierline.cli drill run $(or $(ONLY),core) --negative also --out drill-results
+
 promises: setup  ## Measure what Tierline promises and print what falls short (ONLY=core,kernels chooses).
 	@$(PY) benchmarks/promises/run.py $(if $(ONLY),--only "$(ONLY)")
 
 clean:  ## Delete what the targets made: .venv, caches, built files.
-	rm -rf .venv dist build .demo .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv dist build .demo drill-results .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -135,14 +135,27 @@ def publish(version: str, back_up: bool = True, inject: bool = False) -> str:
     session.acknowledged()
     if inject:
         session.tell("inject", f"publish {version}", edges)
-    for name in edges:
-        why = session.fleet.load(name)
-        if why:
-            raise DrillError(f"version {version} was not loaded: {why}")
+    if session.fleet_settings.get("swap") == "restart":
+        _restart_all(edges)  # what a negative control does instead of a hot swap
+    else:
+        for name in edges:
+            why = session.fleet.load(name)
+            if why:
+                raise DrillError(f"version {version} was not loaded: {why}")
     if back_up:
         storage.take_backup(registry, session.folder / "backups")
     session.tell("note", f"every edge node serves {bundle.name}", edges)
     return bundle.name
+
+
+def _restart_all(names: tuple[str, ...]) -> None:
+    fleet = current().fleet
+    for name in names:
+        fleet.kill(name)
+    for name in names:
+        fleet.start(name)
+    for name in names:
+        fleet.wait_ready(name)
 
 
 def back_up() -> str:

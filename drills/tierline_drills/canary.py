@@ -13,8 +13,8 @@ import tierline
 from tierline_drills.fleet import Fleet, Node
 from tierline_drills.shop import MODEL
 
-INTERVAL = 0.3  # seconds between two questions to one node
-PATIENCE = 0.25  # seconds it has to answer
+INTERVAL = 0.2  # seconds between two questions to one node
+PATIENCE = 0.2  # seconds it has to answer
 SILENT_AFTER = 2  # unanswered questions in a row
 
 

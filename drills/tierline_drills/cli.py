@@ -11,12 +11,21 @@ from tierline.cli import Command
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="run | report | …")
     running = actions.add_parser("run", help="carry out experiments; exit code 3 when one fails")
-    running.add_argument("experiments", nargs="+", type=Path, metavar="EXPERIMENT")
+    running.add_argument(
+        "experiments",
+        nargs="+",
+        type=Path,
+        metavar="EXPERIMENT",
+        help="a file, the name of a drill that ships, core, or all",
+    )
     running.add_argument(
         "--out", type=Path, default=Path("drill-results"), help="for logs, reports"
     )
     running.add_argument("--repeats", type=int, help="runs of each; default: what the file says")
-    running.add_argument("--negative", action="store_true", help="the negative control: must fail")
+    running.add_argument(
+        "--negative", choices=("none", "also", "only"), default="none", help="controls: must fail"
+    )
+    running.add_argument("--json", type=Path, metavar="PATH", help="write all reports there")
     running.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     running.add_argument("--work", type=Path, help="where bundles and logs of nodes are kept")
     running.add_argument("--title", default="Disaster-recovery drills", help="of the page")

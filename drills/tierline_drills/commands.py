@@ -14,13 +14,17 @@ from typing import Never
 from tierline.cli import EXIT_DONE, EXIT_REFUSED
 from tierline_drills.errors import BadExperiment, DrillError
 from tierline_drills.experiment import Experiment, read_experiment
+from tierline_drills.kubernetes import chaos_mesh
 from tierline_drills.page import Chapter, page
-from tierline_drills.records import Log, read_log
+from tierline_drills.prediction import predicted
+from tierline_drills.records import Log, read_log, write_line
 from tierline_drills.report import Report
 from tierline_drills.report import report as report_of
 from tierline_drills.runner import Journal, Runner, passed
 
 CONTROL = "tierline_drills.control"
+NEGATIVE = "-negative"
+SHIPPED = Path(__file__).resolve().parent / "experiments"
 
 
 def report(options: argparse.Namespace) -> int:
@@ -43,22 +47,59 @@ def run(options: argparse.Namespace) -> int:
     variables = dict(_variable(text) for text in options.set)
     logs: list[Path] = []
     good = True
-    for path in options.experiments:
+    for path in _places(options.experiments):
         experiment = read_experiment(path, variables)
-        if options.negative:
-            experiment = experiment.negative()
-        repeats = options.repeats or int(experiment.own.get("repeats", 1))
-        for number in range(1, repeats + 1):
-            suffix = "-negative" if options.negative else ""
-            suffix += f"-{number}" if repeats > 1 else ""
-            good = _run_once(experiment, path.stem, suffix, options, logs) and good
+        if options.negative != "only":
+            good = _repeat(experiment, path.stem, "", options, logs) and good
+        if options.negative != "none":
+            negative = experiment.negative()
+            good = _repeat(negative, path.stem, NEGATIVE, options, logs) and good
+        if options.negative != "only" and experiment.own:
+            place = options.out / f"{path.stem}-predicted.jsonl"
+            write_log(place, predicted(experiment, path.stem, seed=0))
+            logs.append(place)
     if logs:
-        loaded = [load_log(log) for log in logs]
-        reports = [report_of(log) for log in loaded]
-        write_json(options.out / "reports.json", reports)
-        write_page(options.out / "index.html", options.title, loaded, reports)
-        say(f"page: {options.out / 'index.html'}")
+        _tell(options, logs)
     return EXIT_DONE if good else EXIT_REFUSED
+
+
+def _tell(options: argparse.Namespace, logs: Sequence[Path]) -> None:
+    """Write the reports and the page of these logs."""
+    loaded = [load_log(log) for log in logs]
+    reports = [report_of(log) for log in loaded]
+    write_json(options.out / "reports.json", reports)
+    write_page(options.out / "index.html", options.title, loaded, reports)
+    say(f"page: {options.out / 'index.html'}")
+    if options.json is not None:
+        named = {log.stem: one for log, one in zip(logs, reports, strict=True)}
+        options.json.write_text(json.dumps(named) + "\n", encoding="utf-8")
+
+
+def _places(names: Sequence[Path]) -> list[Path]:
+    """The files meant: a path, the name of a drill that ships, or "core" or "all" of those."""
+    places: list[Path] = []
+    for name in names:
+        shipped = SHIPPED / f"{name}.yaml"
+        if str(name) in ("core", "all"):
+            tagged = [(path, read_experiment(path)) for path in sorted(SHIPPED.glob("*.yaml"))]
+            core = str(name) == "core"
+            places += [p for p, e in tagged if not core or "core" in e.document.get("tags", ())]
+        else:
+            places.append(shipped if not name.suffix and shipped.exists() else name)
+    return places
+
+
+def _repeat(
+    experiment: Experiment,
+    stem: str,
+    suffix: str,
+    options: argparse.Namespace,
+    logs: list[Path],
+) -> bool:
+    """Every run of one experiment; whether all did as they must."""
+    repeats = options.repeats or int(experiment.own.get("repeats", 1))
+    names = [f"{suffix}-{i}" if repeats > 1 else suffix for i in range(1, repeats + 1)]
+    return all([_run_once(experiment, stem, name, options, logs) for name in names])
 
 
 def _run_once(
@@ -72,7 +113,8 @@ def _run_once(
         replace(one, arguments={**one.arguments, **given}) if one.module == CONTROL else one
         for one in experiment.controls
     )
-    say(f"{experiment.title}{' (negative control)' if options.negative else ''} …")
+    is_negative = suffix.startswith(NEGATIVE)
+    say(f"{experiment.title}{' (negative control)' if is_negative else ''} …")
     journal = Runner(replace(experiment, controls=controls)).run()
     target = options.out / f"{stem}{suffix}.journal.json"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +132,7 @@ def _run_once(
     for why in _troubles(journal):
         say(f"  journal: {why}")
     held = bool(found["passed"]) and passed(journal)
-    return not held if options.negative else held
+    return not held if is_negative else held
 
 
 def _troubles(journal: Journal) -> list[str]:
@@ -104,6 +146,35 @@ def _troubles(journal: Journal) -> list[str]:
                 found.append(f"{when}: {row['activity']['name']} was {value!r}")
     failed = [row for row in journal["rollbacks"] if row["status"] != "succeeded"]
     return found + [f"rollback {r['activity']['name']}: {r['exception']}" for r in failed]
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """Predict what each experiment will measure; prints the figures of every seed."""
+    for path in options.experiments:
+        experiment = read_experiment(path)
+        for seed in range(options.seeds):
+            log = predicted(experiment, path.stem, seed)
+            if options.out is not None and seed == 0:
+                write_log(options.out / f"{path.stem}-predicted.jsonl", log)
+            say(f"seed {seed} · {sentence(report_of(log))}")
+    return EXIT_DONE
+
+
+def kubernetes(options: argparse.Namespace) -> int:
+    """Print the experiment as one Chaos Mesh workflow (JSON, which kubectl takes)."""
+    experiment = read_experiment(options.experiment)
+    workflow, refused = chaos_mesh(experiment, options.experiment.stem, options.namespace)
+    for why in refused:
+        sys.stderr.write(f"tierline drill: {why}\n")
+    say(json.dumps(workflow, indent=1))
+    return EXIT_DONE
+
+
+def write_log(path: Path, log: Log) -> None:
+    """A whole log as a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [log.drill, *log.calls, *log.beliefs, *log.events, *log.counts]
+    path.write_text("".join(write_line(entry) + "\n" for entry in entries), encoding="utf-8")
 
 
 def proxy(options: argparse.Namespace) -> int:

@@ -81,7 +81,7 @@ class Truth:
     def _made_up(self, visit: int, answer: Answer, given: Given) -> str:
         if answer.quality != "degraded":
             return f"made up by the client and called {answer.quality}"
-        if "prior" in answer.reason or "popular" in answer.reason:
+        if answer.reason.startswith("popularity_prior"):
             falling = all(a >= b for a, b in zip(given[1], given[1][1:], strict=False))
             return "" if falling and len(set(given[0])) == len(given[0]) else "not a ranking"
         known = [lists[visit] for lists in self.answers.values()]

@@ -12,6 +12,7 @@ PACKAGES = (
     "edge_runtime/tierline_edge",
     "cloud_runtime/tierline_cloud",
     "cuda_kernels/tierline_kernels",
+    "drills/tierline_drills",
 )
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 SCRIPTS = sorted(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SOURCE_ROOTS = ("sdk", "serving", "edge_runtime", "cloud_runtime", "cuda_kernels")
+SOURCE_ROOTS = ("sdk", "serving", "edge_runtime", "cloud_runtime", "cuda_kernels", "drills")
 OTHER_ROOTS = ("examples", "tests", "benchmarks", "docs")
 DOCUMENTS = [
     ROOT / "README.md",
@@ -104,7 +104,7 @@ def test_every_root_folder_has_a_readme(root: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "test", "check", "nightly", "promises", "setup", "clean"]
+    "target", ["demo", "test", "check", "nightly", "drills", "promises", "setup", "clean"]
 )
 def test_make_without_a_target_names_each_target(target: str) -> None:
     done = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True)
