@@ -65,6 +65,8 @@ class Caller:
         self._truth = Truth.load(Path(plan["truth"]))
         self._histories = [np.array(history, np.int64) for history in plan["histories"]]
         self._names: dict[str, str] = plan["names"]  # URL → node
+        # A negative control's calls have neither a last good answer nor a prior to fall back on.
+        self._keyed = bool(plan.get("keyed", True))
         self._beliefs: dict[str, tuple[str, bool]] = {}
         self._stopped = asyncio.Event()
         self._out: set[asyncio.Task[None]] = set()
@@ -75,7 +77,8 @@ class Caller:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
         async with tierline.AsyncClient(config=client_config(self._plan)) as client:
-            await client.prepare(self._plan["model"])
+            if self._keyed:
+                await client.prepare(self._plan["model"])
             watching = asyncio.create_task(self._watch(client))
             await self._schedule(client)
             await asyncio.gather(*self._out)
@@ -111,7 +114,7 @@ class Caller:
                 self._plan["model"],
                 query={"history": self._histories[visit]},
                 k=K,
-                key=f"visit-{visit}",
+                key=f"visit-{visit}" if self._keyed else f"call-{number}",
                 deadline=max(0.001, self._plan["deadline"] - (sent - due)),
                 mode=self._plan.get("mode", "sequential"),
                 version=self._plan.get("version"),

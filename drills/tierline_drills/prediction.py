@@ -105,7 +105,7 @@ def _act(script: _Script, activity: Activity, fleet: Mapping[str, Any]) -> None:
             _strike_all(script, nodes, kind, activity.name, size)
         case "prepare_fault":
             script.bad = (arguments["kind"], tuple(nodes))
-        case "publish" if arguments.get("inject") and script.bad is not None:
+        case "publish" if arguments.get("inject"):
             _publish(script, fleet)
         case "lose_registry" | "corrupt_bundle":
             script.tell("inject", activity.name, ())
@@ -132,7 +132,9 @@ def _kill(script: _Script, nodes: Sequence[str], fleet: Mapping[str, Any]) -> No
 
 
 def _publish(script: _Script, fleet: Mapping[str, Any]) -> None:
-    assert script.bad is not None
+    if script.bad is None:
+        script.tell("inject", "publish", ())
+        return
     kind, nodes = script.bad
     _strike_all(script, nodes, MODEL_FAULTS[kind], "publish")
     if fleet.get("responses") != []:
@@ -179,9 +181,13 @@ def predicted(experiment: Experiment, name: str, seed: int) -> Log:
     mode = Mode(load.get("mode", "sequential"))
     for client in range(clients):
         calls = steady_load(rate / clients, duration, seed=f"{seed}/{client}")
-        keyed = (replace(c, mode=mode, key=f"visit-{c.number % VISITS}") for c in calls)
+        keyed = bool(load.get("keyed", True))
+        planned = tuple(
+            replace(c, mode=mode, key=f"visit-{c.number % VISITS}" if keyed else None)
+            for c in calls
+        )
         config = client_config(plan)
-        script = Plan(config=config, load=tuple(keyed), faults=faults, prepare=True)
+        script = Plan(config=config, load=planned, faults=faults, prepare=keyed)
         _add(log, run_plan(script, seed=f"{seed}/{client}"), client)
     return log.sort()
 
