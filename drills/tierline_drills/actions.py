@@ -8,6 +8,7 @@ from typing import Any
 from tierline_drills import storage
 from tierline_drills.control import current
 from tierline_drills.errors import DrillError
+from tierline_drills.network import Namespace
 from tierline_drills.shop import MODEL
 from tierline_serving.registry import Registry
 
@@ -56,6 +57,22 @@ def cut(nodes: list[str]) -> str:
             toxic = {"name": f"cut_{stream}", "type": "timeout", "stream": stream}
             _proxy().add(node, {**toxic, "attributes": {"timeout": 0}})
     return f"cut {nodes}"
+
+
+def unplug(node: str) -> str:
+    """Pull the cable of a node in a network namespace of its own."""
+    session = current()
+    session.tell("inject", f"unplug {node}", (node,))
+    _cable(node).unplug()
+    return f"unplugged {node}"
+
+
+def plug(node: str, quietly: bool = False) -> str:
+    """Put the cable back."""
+    _cable(node).plug()
+    if not quietly:
+        current().tell("clear", f"{node} is plugged in again", (node,))
+    return f"plugged {node}"
 
 
 def add_toxic(
@@ -218,6 +235,13 @@ def retrain(
         registry.publish(bundle, trust=shop.trust, channel="retrained")
     session.tell("response", f"retrained and published {len(bundles)} bundle(s)", ())
     return ", ".join(bundle.name for bundle in bundles)
+
+
+def _cable(node: str) -> Namespace:
+    found = current().fleet.nodes.get(node)
+    if found is None or found.namespace is None:
+        raise DrillError(f"{node} has no cable to pull: name it in fleet.namespaced")
+    return found.namespace
 
 
 def _registry() -> Registry:

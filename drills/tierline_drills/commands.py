@@ -71,9 +71,7 @@ def _tell(options: argparse.Namespace, logs: Sequence[Path]) -> None:
     write_page(options.out / "index.html", options.title, loaded, reports)
     say(f"page: {options.out / 'index.html'}")
     if options.json is not None:
-        named: dict[str, object] = {
-            log.stem: one for log, one in zip(logs, reports, strict=True)
-        }
+        named: dict[str, object] = {log.stem: one for log, one in zip(logs, reports, strict=True)}
         controls = [one for one in reports if one["drill"]["negative"]]
         named["negative_controls"] = len(controls)
         named["negative_controls_that_passed"] = sum(one["passed"] for one in controls)

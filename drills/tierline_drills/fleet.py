@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tierline_drills.errors import DrillError
+from tierline_drills.network import Namespace, Namespaces
 from tierline_drills.processes import Processes, answers, free_ports, tierline_command
 from tierline_drills.proxy.client import ProxyClient
 from tierline_drills.shop import MODEL, Shop
@@ -32,11 +33,13 @@ class Node:
     url: str
     faulty: bool = False
     source: str = ""  # what it serves: a bundle's folder or registry:…
+    host: str = "127.0.0.1"
+    namespace: Namespace | None = None
 
     @property
     def address(self) -> str:
         """Its own ``host:port``."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
 
 @dataclass(slots=True)
@@ -50,17 +53,22 @@ class Fleet:
     nodes: dict[str, Node] = field(default_factory=dict)
     keys: Path | None = None  # key file: nodes then ask for keys and may be told to load
     token: str = field(default="", repr=False)
+    namespaces: Namespaces = field(default_factory=Namespaces)
 
     def add(self, plan: Sequence[tuple[str, str, str]], settings: dict[str, Any]) -> None:
-        """Place the nodes (name, kind, tier). ``settings``: proxied and faulty name nodes or are
-        True for all; sources map a kind to what it serves."""
+        """Place the nodes (name, kind, tier). ``settings``: proxied, faulty and namespaced name
+        nodes or are True for all; sources map a kind to what it serves."""
         sources = settings.get("sources", {})
         for (name, kind, tier), port in zip(plan, free_ports(len(plan)), strict=True):
-            url = f"http://127.0.0.1:{port}"
+            namespace = (
+                self.namespaces.make() if _chosen(settings.get("namespaced"), name) else None
+            )
+            host = "127.0.0.1" if namespace is None else namespace.host
+            url = f"http://{host}:{port}"
             if _chosen(settings.get("proxied"), name):
                 if self.proxy is None:
                     raise DrillError("a proxied node needs the chaos proxy")
-                url = "http://" + self.proxy.create(name, f"127.0.0.1:{port}")
+                url = "http://" + self.proxy.create(name, f"{host}:{port}")
             default = str(self.shop.edge if kind == "edge" else self.shop.cloud)
             self.nodes[name] = Node(
                 name=name,
@@ -70,6 +78,8 @@ class Fleet:
                 url=url,
                 faulty=_chosen(settings.get("faulty"), name),
                 source=sources.get(kind, default),
+                host=host,
+                namespace=namespace,
             )
 
     def start(self, name: str) -> None:
@@ -84,6 +94,8 @@ class Fleet:
             place = str(self.fault_file(name))
             module = [sys.executable, "-m", "tierline_drills.node"]
             command = [*module, place, node.kind, *serving]
+        if node.namespace is not None:
+            command = node.namespace.command([*command, "--host", node.host, "--allow-remote"])
         one_core = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         self.processes.start(name, command, one_core)
 
@@ -154,7 +166,7 @@ class Fleet:
 
     def _ask(self, name: str, method: str, path: str, timeout: float) -> tuple[int, bytes]:
         node = self._known(name)
-        connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=timeout)
+        connection = http.client.HTTPConnection(node.host, node.port, timeout=timeout)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             connection.request(method, path, b"{}" if method == "POST" else None, headers)

@@ -14,7 +14,7 @@ from tierline_drills.experiment import Activity, Experiment
 
 API = "chaos-mesh.org/v1alpha1"
 LABEL = "app.kubernetes.io/instance"  # which the chart puts on every pod
-MENDING = frozenset({"thaw", "mend_network", "mend_model", "start"})
+MENDING = frozenset({"plug", "thaw", "mend_network", "mend_model", "start"})
 
 Object = dict[str, Any]
 
@@ -72,7 +72,7 @@ def _template(activity: Activity, name: str, namespace: str) -> Object | None:
                 "templateType": "StressChaos",
                 "stressChaos": {**common, "stressors": stress},
             }
-        case "cut" | "take_down":
+        case "cut" | "take_down" | "unplug":
             return _network(name, {**common, "action": "partition", "direction": "both"})
         case "add_toxic":
             return _toxic(name, common, arguments)

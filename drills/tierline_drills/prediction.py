@@ -93,7 +93,7 @@ def _act(script: _Script, activity: Activity, fleet: Mapping[str, Any]) -> None:
             _kill(script, nodes, fleet)
         case "freeze":
             _strike_all(script, nodes, FaultKind.FREEZE, activity.name)
-        case "cut":
+        case "cut" | "unplug":
             _strike_all(script, nodes, FaultKind.CUT, activity.name)
         case "take_down":
             _strike_all(script, nodes, FaultKind.REFUSE, activity.name)
@@ -109,7 +109,7 @@ def _act(script: _Script, activity: Activity, fleet: Mapping[str, Any]) -> None:
             _publish(script, fleet)
         case "lose_registry" | "corrupt_bundle":
             script.tell("inject", activity.name, ())
-        case "thaw" | "mend_network" | "mend_model" | "start":
+        case "plug" | "thaw" | "mend_network" | "mend_model" | "start":
             script.heal(nodes)
             script.tell("clear", activity.name, nodes)
         case _:

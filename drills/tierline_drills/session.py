@@ -121,6 +121,8 @@ class Session:
         if self._canaries is not None:
             self._canaries.stop()
         self.processes.close()
+        for fleet in self.fleets.values():
+            fleet.namespaces.close()
         if self._events is not None:
             self._events.close()
             self._events = None
