@@ -30,16 +30,17 @@ from tierline_serving.front.exchange import (
     retry_header,
     text_headers,
 )
+from tierline_serving.front.native import (
+    BUNDLE_HEADER,
+    COMPUTE_HEADER,
+    QUEUE_HEADER,
+    SCORE_PATH,
+)
 from tierline_serving.handlers import OK, Answer, Handlers, as_json, error_answer, internal_error
 from tierline_serving.metrics import METRICS_CONTENT_TYPE
 from tierline_serving.oip.routes import OpenInference
 from tierline_serving.rerank.routes import RERANK_PATHS, Rerank
 from tierline_serving.settings import ServerSettings
-
-SCORE_PATH: Final = "/v1/score"
-QUEUE_HEADER: Final = b"x-tierline-queue-ms"  # expected wait of a request arriving now
-COMPUTE_HEADER: Final = b"x-tierline-compute-ms"  # what this request's batch took
-BUNDLE_HEADER: Final = b"x-tierline-bundle"
 
 _FRAME: Final = CONTENT_TYPE.encode()
 _TEXT: Final = b"text/plain; charset=utf-8"
@@ -60,6 +61,7 @@ class App:
         self._handlers = handlers
         self._settings = settings
         self._gate = gate
+        self.native = handlers if gate is None else None  # what front.native may answer from
         self._bodies = handlers.bodies
         self._clock = clock
         calls = Calls(handlers, settings, clock=clock)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from tierline import (
     CallError,
@@ -23,21 +25,22 @@ from tierline.wire import ErrorReply, Limits, ScoreReply, ScoreRequest
 from tierline.wire.errors import to_reply
 from tierline.wire.frames import decode_request, encode_error, encode_reply
 from tierline.wire.headers import CallHeaders, read_headers
+from tierline_serving.batching.pending import Outcome, Pending
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.lifecycle import Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.scorer import ModelInfo
-from tierline_serving.served import Served
+from tierline_serving.served import Generation, Served
 from tierline_serving.settings import ServerSettings
 
 OK = "ok"
 Buffer = bytes | bytearray | memoryview
+Told = Callable[[Outcome], None]
 
 _log = logging.getLogger("tierline.serving")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What to send back: the outcome's code ("ok" or an error code) and the frame's parts."""
 
     code: str
@@ -84,15 +87,29 @@ class Handlers:
         ``headers`` have lower-case names; ``arrived_at`` is when the request's head was read: the
         deadline counts from there, since the caller's clock has run on while the body came in.
         """
-        self._metrics.began()
-        code, queue = "cancelled", None
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer) -> None:
+            if not answered.done():  # cancelled in the same turn
+                answered.set_result(answer)
+
+        call = self.begin_frame(frame, headers, arrived_at, done)
         try:
-            answer = await self._answer(frame, headers, arrived_at)
-            code = answer.code
-            queue = answer.reply.timings["queue"] if answer.reply is not None else None
-            return answer
-        finally:
-            self._metrics.ended(code, self._clock() - arrived_at, queue)
+            return await answered
+        except asyncio.CancelledError:
+            call.leave()
+            raise
+
+    def begin_frame(
+        self,
+        frame: Buffer,
+        headers: Mapping[str, str],
+        arrived_at: float,
+        done: Callable[[Answer], None],
+    ) -> FrameCall:
+        """``score_frame`` without a task: ``done`` is told the answer once, perhaps before this
+        returns; nothing is raised. ``leave`` what comes back when the caller hangs up."""
+        return FrameCall(self, frame, headers, arrived_at, done)
 
     @contextmanager
     def measured(self, arrived_at: float) -> Iterator[Measured]:
@@ -106,14 +123,37 @@ class Handlers:
 
     async def score(self, request: ScoreRequest, deadline: Deadline) -> ScoreReply:
         """Answer one request by its deadline. Raises CallError, and what a broken scorer raises."""
-        now = self._clock()
-        if deadline.has_passed(now):
+        answered: asyncio.Future[ScoreReply] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if answered.done():
+                return  # cancelled in the same turn
+            if isinstance(outcome, ScoreReply):
+                answered.set_result(outcome)
+            else:
+                answered.set_exception(outcome)
+
+        entered = self.enter(request, deadline, done)
+        try:
+            return await answered
+        except asyncio.CancelledError:
+            entered.leave()
+            raise
+
+    def enter(self, request: ScoreRequest, deadline: Deadline, told: Told) -> Entered:
+        """Check a request and queue it; ``told`` gets its outcome once, later, on the loop. The
+        generation it asks for is held until then. Raises CallError."""
+        if deadline.has_passed(self._clock()):
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         if not self._lifecycle.takes_work:
             raise Unavailable(f"the endpoint is {self._lifecycle.phase.value}; ask another")
-        with self._served.find(request.model, request.version) as runner:
-            runner.scorer.validate(request)
-            return await runner.submit(request, deadline.at)
+        generation = self._served.find(request.model, request.version)
+        runner = generation.runner
+        runner.scorer.validate(request)
+        entered = Entered(generation, told)
+        entered.pending = runner.enter(request, deadline.at, entered.ended)
+        generation.calls += 1
+        return entered
 
     def deadline(
         self, said: CallHeaders, arrived_at: float, timeout: float | None = None
@@ -178,41 +218,108 @@ class Handlers:
         """The Prometheus text of this endpoint."""
         return self._metrics.render(ready=self.is_ready, models=self.models())
 
-    async def _answer(self, frame: Buffer, headers: Mapping[str, str], arrived_at: float) -> Answer:
-        request_id: str | None = None
+
+class Entered:
+    """A request in a runner's queue, and its hold on the generation that answers it."""
+
+    __slots__ = ("_generation", "_told", "pending")
+
+    def __init__(self, generation: Generation, told: Told) -> None:
+        self._generation = generation
+        self._told = told
+        self.pending: Pending | None = None
+
+    def ended(self, pending: Pending, outcome: Outcome) -> None:
+        """The runner's answer: the generation is let go, then the caller told."""
+        self._generation.__exit__(None, None, None)
+        told, self._told = self._told, _nobody  # no circle is left for the garbage collector
+        told(outcome)
+
+    def leave(self) -> None:
+        """The caller has gone: nobody is told the outcome. Once, and not after it was told."""
+        if self.pending is not None and self._generation.runner.leave(self.pending):
+            self._generation.__exit__(None, None, None)
+
+    def expected_wait(self) -> float:
+        """Seconds a request arriving now would wait there: the load hint."""
+        return self._generation.runner.expected_wait()
+
+
+class FrameCall:
+    """One native call from its frame to its answer; counted when it ends, however it does."""
+
+    __slots__ = ("_arrived_at", "_done", "_entered", "_handlers", "_request_id")
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        frame: Buffer,
+        headers: Mapping[str, str],
+        arrived_at: float,
+        done: Callable[[Answer], None],
+    ) -> None:
+        self._handlers = handlers
+        self._arrived_at = arrived_at
+        self._done: Callable[[Answer], None] | None = done
+        self._request_id: str | None = None
+        self._entered: Entered | None = None
+        handlers._metrics.began()
         try:
             said = read_headers(headers, now=arrived_at)
-            request_id = said.request_id
-            deadline = self.deadline(said, arrived_at)
-            if deadline.has_passed(self._clock()):
+            self._request_id = said.request_id
+            deadline = handlers.deadline(said, arrived_at)
+            if deadline.has_passed(handlers._clock()):
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
-            request = decode_request(frame, self._limits)
-            reply = await self.score(request, deadline)
-            parts = _encoded(reply)
-        except (CallError, FrameError) as error:
-            return error_answer(to_reply(error), request_id)
-        except Exception as error:  # the shell's edge: logged here, told to the caller by its id
-            return internal_error(error, request_id)
-        line = self._served.line(request.model)  # None: unloaded since
-        wait = 0.0 if line is None else line.now.runner.expected_wait()
-        return Answer(code=OK, frame=parts, request_id=request_id, reply=reply, expected_wait=wait)
+            request = decode_request(frame, handlers._limits)
+            self._entered = handlers.enter(request, deadline, self._ended)
+        except Exception as error:  # the shell's edge: told to the caller
+            self._ended(error)
+
+    def leave(self) -> None:
+        """The caller has hung up: nothing more is done for him."""
+        if self._done is None:
+            return
+        self._done = None
+        if self._entered is not None:
+            self._entered.leave()
+        self._count("cancelled", None)
+
+    def _ended(self, outcome: Outcome) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        answer = self._answer(outcome)
+        queue = None if answer.reply is None else answer.reply.timings["queue"]
+        self._count(answer.code, queue)
+        done(answer)
+
+    def _answer(self, outcome: Outcome) -> Answer:
+        if not isinstance(outcome, ScoreReply):
+            return self._refusal(outcome)
+        try:
+            parts = encode_reply(outcome)
+        except FrameError as error:  # the scorer's fault, not the caller's
+            return self._refusal(ModelFailed(f"the model's answer is none: {error}"))
+        wait = 0.0 if self._entered is None else self._entered.expected_wait()
+        return Answer(OK, parts, None, self._request_id, outcome, wait)
+
+    def _refusal(self, error: Exception) -> Answer:
+        if isinstance(error, CallError | FrameError):
+            return error_answer(to_reply(error), self._request_id)
+        return internal_error(error, self._request_id)  # logged, told to the caller by its id
+
+    def _count(self, code: str, queue: float | None) -> None:
+        handlers = self._handlers
+        handlers._metrics.ended(code, handlers._clock() - self._arrived_at, queue)
 
 
-def _encoded(reply: ScoreReply) -> Sequence[Buffer]:
-    try:
-        return encode_reply(reply)
-    except FrameError as error:  # the scorer's fault, not the caller's
-        raise ModelFailed(f"the model's answer is none: {error}") from error
+def _nobody(outcome: Outcome) -> None:
+    """Stands for a caller who was told."""
 
 
 def error_answer(error: ErrorReply, request_id: str | None = None) -> Answer:
     """An error as an answer."""
-    return Answer(
-        code=error.code,
-        frame=encode_error(error),
-        retry_after=error.retry_after,
-        request_id=request_id,
-    )
+    return Answer(error.code, encode_error(error), error.retry_after, request_id)
 
 
 def failure(error: Exception, request_id: str | None) -> tuple[ErrorReply, str]:

@@ -20,7 +20,8 @@ from tierline.deadline import DEADLINE_HEADER
 from tierline.wire import ScoreReply, ScoreRequest
 from tierline.wire.frames import decode_reply, encode_request
 from tierline_serving.app import App
-from tierline_serving.batching import BatchLimits, Runner
+from tierline_serving.batching import BatchLimits, Pending, Runner
+from tierline_serving.batching.pending import Done
 from tierline_serving.handlers import Handlers
 from tierline_serving.lifecycle import Event, Lifecycle
 from tierline_serving.metrics import Metrics
@@ -500,16 +501,13 @@ def test_the_default_deadline_bounds_a_request_that_names_none() -> None:
         async with endpoint() as node:
             asked: list[float] = []
 
-            async def remember(request: ScoreRequest, deadline_at: float) -> ScoreReply:
-                asked.append(deadline_at - time.monotonic())
-                return ScoreReply(
-                    model="ranker",
-                    bundle=BUNDLE,
-                    scores=np.zeros(1, np.float32),
-                    timings={"queue": 0.0, "compute": 0.0},
-                )
+            enter = node.runner.enter
 
-            node.runner.submit = remember  # type: ignore[method-assign]
+            def remember(request: ScoreRequest, deadline_at: float, done: Done) -> Pending:
+                asked.append(deadline_at - time.monotonic())
+                return enter(request, deadline_at, done)
+
+            node.runner.enter = remember  # type: ignore[method-assign, assignment]
             await node.score(a_request(1))
             await node.score(a_request(1), **{DEADLINE_HEADER: "99999999"})
             assert 5 < asked[0] <= 10

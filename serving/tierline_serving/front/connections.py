@@ -12,10 +12,12 @@ import asyncio
 import resource
 from dataclasses import dataclass
 from itertools import islice
+from time import monotonic
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tierline_serving.front.native import NativeCalls, NativeCycle, takes
 from tierline_serving.settings import ServerSettings
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -55,6 +57,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with the limits above; ``limits`` is set on a subclass."""
 
     limits: ConnectionLimits
+    cycle: RequestResponseCycle | NativeCycle  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **named: Any) -> None:  # Any: uvicorn's own arguments
         super().__init__(*args, **named)
@@ -62,6 +65,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deafness: asyncio.TimerHandle | None = None
         self._awaits_body = False
         self._head_bytes = 0
+        self._idle_from: float | None = None
+        self._native: NativeCalls | None = getattr(self.app, "native", None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -72,6 +77,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         self._stop_minding()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        if type(self.cycle) is NativeCycle and not self.cycle.response_complete:
+            self.cycle.hang_up()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -84,6 +94,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_minding()
 
     def data_received(self, data: bytes) -> None:
+        self._idle_from = None
         super().data_received(data)
         if self.transport.is_closing():
             self._stop_waiting()
@@ -96,13 +107,62 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
 
+    def on_headers_complete(self) -> None:
+        calls, before = self._native, self.cycle
+        if (
+            calls is None
+            or not (before is None or before.response_complete)
+            or self.flow.write_paused
+            or not takes(self.parser.get_method(), self.url, self.headers)
+        ):
+            super().on_headers_complete()
+            return
+        self.scope["method"] = "POST"
+        keeps = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        self.cycle = NativeCycle(self, calls, self.headers, monotonic(), keep_alive=keeps)
+
+    def on_body(self, body: bytes) -> None:
+        if type(self.cycle) is NativeCycle:
+            self.cycle.add(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if type(self.cycle) is NativeCycle:
+            self.cycle.begin()
+        else:
+            super().on_message_complete()
+
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self.loop.call_later(self.limits.write_timeout, self.transport.abort)
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            if self.transport.get_write_buffer_size():
+                self.loop.call_later(self.limits.write_timeout, self.transport.abort)
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        # One timer a connection, looked at when it rings: not one made and cancelled a request.
+        self._idle_from = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_idle(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer stays: see on_response_complete."""
+
+    def _wait_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.is_closing():
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or self._idle_from is None:
+            return
+        left = self._idle_from + self.timeout_keep_alive - self.loop.time()
+        if left > 0.0:
+            self._wait_idle(left)
             return
         self.transport.close()
         if self.transport.get_write_buffer_size():  # closing waits for a caller who does not read
@@ -122,7 +182,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _body_came_partly(self) -> None:
         if self._patience is None or not self._awaits_body:
-            self._wait(self.limits.body_timeout)
+            native = type(self.cycle) is NativeCycle  # else the app waits, and says so itself
+            self._wait(self.limits.head_timeout if native else self.limits.body_timeout)
             self._awaits_body = True
 
     def _wait(self, seconds: float) -> None:
@@ -144,6 +205,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _lose_patience(self) -> None:
         self._patience = None
+        if type(self.cycle) is NativeCycle and self.cycle.has_part:
+            self.cycle.refuse_slow(self.limits.head_timeout)
+            return
         self._hang_up(_TOO_SLOW if self._head_bytes else b"")
 
     def _hang_up(self, last_words: bytes) -> None:
