@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import signal
 import sys
@@ -203,11 +204,14 @@ def _terminated(number: int, frame: object) -> Never:
 
 
 def load_log(path: Path) -> Log:
-    """The raw log in a file. Raises DrillError naming it."""
+    """The raw log in a file, compressed when its name ends in .gz. Raises DrillError naming it."""
     try:
+        if path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8") as lines:
+                return read_log(lines)
         with path.open(encoding="utf-8") as lines:
             return read_log(lines)
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise DrillError(f"cannot read the log {path}: {error}") from error
 
 

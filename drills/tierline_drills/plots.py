@@ -44,7 +44,7 @@ def draw(log: Log) -> bytes:
     axes[2].set_xlabel("seconds since the drill began")
     figure.suptitle(log.drill.title + (" (simulated)" if log.drill.predicted else ""), fontsize=11)
     target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=90)
+    figure.savefig(target, format="png", dpi=75)
     plt.close(figure)
     return target.getvalue()
 
@@ -116,21 +116,27 @@ def _shares(axes: Axes, calls: Sequence[Call], log: Log) -> None:
     beside.step(middle, amplified, where="mid", color="#555", linewidth=0.9, linestyle="--")
     beside.set_ylabel("attempts ÷ asked (dashed)")
     beside.set_ylim(0.9, max(2.0, *amplified) if amplified else 2.0)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="center right", fontsize=8)
 
 
 def _instants(axes: Sequence[Axes], line: Timeline) -> None:
-    for name, label, colour in LINES:
-        at = getattr(line, name)
-        if at is None:
-            continue
+    """A line for each instant; those closer than a second share one label."""
+    labels: list[tuple[float, str, str]] = []
+    found = [(getattr(line, name), label, colour) for name, label, colour in LINES]
+    for at, label, colour in sorted(one for one in found if one[0] is not None):
         for one in axes:
             one.axvline(at, color=colour, linewidth=1.0, alpha=0.8)
+        if labels and at - labels[-1][0] < 1.0:
+            first, said, drawn = labels[-1]
+            labels[-1] = (first, f"{said} · {label}", drawn)
+        else:
+            labels.append((at, label, colour))
+    for at, label, colour in labels:
         axes[0].annotate(
             label,
             (at, 1.0),
             xycoords=("data", "axes fraction"),
-            rotation=45,
+            rotation=20,
             fontsize=8,
             color=colour,
             va="bottom",

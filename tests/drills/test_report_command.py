@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from test_records import written
 
 from tierline.cli import main
+from tierline_drills.commands import load_log
 from tierline_drills.page import Chapter, page
 from tierline_drills.report import report
 
@@ -33,6 +35,12 @@ def test_a_log_gives_the_same_report_every_time(
     (found,) = json.loads(target.read_text())
     assert found["recovery"]["mttd"] == pytest.approx(0.2)
     assert "One of three edge nodes dies: passed" in capsys.readouterr().out
+
+
+def test_a_compressed_log_is_the_same_log(tmp_path: Path) -> None:
+    packed = tmp_path / "one.jsonl.gz"
+    packed.write_bytes(gzip.compress(save(tmp_path / "one.jsonl").read_bytes()))
+    assert load_log(packed) == load_log(tmp_path / "one.jsonl")
 
 
 def test_a_missed_bar_is_told_and_refused(
