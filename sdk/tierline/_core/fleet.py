@@ -85,12 +85,19 @@ def by_priority(
     route: Sequence[TierState], model: str, now: float, dice: Dice, criticality: Criticality
 ) -> list[TierState]:
     """The route, with the tier that this call begins with in front: the first, or, for the part of
-    the traffic that it cannot take, the next of the same kind with room."""
+    the traffic that it cannot take, the next of the same kind with room. A tier before it of which
+    nothing is healthy gets the call when a breaker there is due for its probe: as long as the next
+    tier answers, nobody else would ever find out that it is back."""
     first = route[0]
     level = [tier for tier in route if tier.is_edge is first.is_edge]
     if len(level) == 1 or first.load_share(model, now) >= 1.0:
         return list(route)
     shares = [tier.load_share(model, now) for tier in level]
     rooms = [not tier.is_full(model, now, criticality) for tier in level]
-    chosen = level[first_level(shares, rooms, dice.random())]
+    place = first_level(shares, rooms, dice.random())
+    for earlier in range(place):
+        if shares[earlier] <= 0.0 and level[earlier].has_room(model, now):
+            place = earlier
+            break
+    chosen = level[place]
     return [chosen, *(tier for tier in route if tier is not chosen)]

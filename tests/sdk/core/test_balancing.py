@@ -262,6 +262,17 @@ def test_calls_begin_with_the_next_tier_as_far_as_the_first_is_not_whole() -> No
     assert set(_begins(fleet, now=0.4)) == {"far"}
 
 
+def test_a_tier_that_was_lost_gets_the_call_that_finds_out_that_it_is_back() -> None:
+    fleet = _two_edges()
+    for endpoint in fleet.tiers[0].endpoints:
+        open_breaker(endpoint)
+    assert set(_begins(fleet, now=0.4)) == {"far"}
+    assert set(_begins(fleet, now=3.0)) == {"near"}  # its breakers' waits are over
+    probes = [endpoint.breaker("m").acquire(3.0, 1.0) for endpoint in fleet.tiers[0].endpoints]
+    assert None not in probes
+    assert set(_begins(fleet, now=3.1)) == {"far"}  # while the probes are out, nobody else goes
+
+
 def test_a_spill_is_capped_by_the_limiter_of_its_target() -> None:
     fleet = _two_edges()
     open_breaker(fleet.tiers[0].endpoints[0])
