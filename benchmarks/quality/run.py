@@ -15,11 +15,18 @@ from pathlib import Path
 
 import numpy as np
 from population import accepted_points, draw_calls, true_risks
-from shadow_traffic import Traffic, first_rings
+from shadow_traffic import RATE, Traffic, first_rings
 
 from tierline._config import EscalationPolicy
 from tierline._core.control import EscalationControl
-from tierline_cloud.certificate import METHODS, hoeffding_bentkus_p_value, threshold_grid
+from tierline._core.shadow import ShadowPlan
+from tierline.certificate import Certificate, Subject
+from tierline_cloud.certificate import (
+    METHODS,
+    hoeffding_bentkus_p_value,
+    threshold_grid,
+    uniform_curve,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAPIE = ROOT / "tests" / "cloud" / "certificate" / "mapie_values.json"
@@ -72,19 +79,44 @@ def budget_error() -> float:
     return 100 * worst
 
 
+def plan_of_certificate(traffic: Traffic) -> ShadowPlan:
+    """What a client makes of the certificate alone, which is all it has of the calibration."""
+    grid = threshold_grid(traffic.calls(np.random.default_rng(4), USERS, 0.05)[0])
+    uncertainty, losses = traffic.calls(np.random.default_rng(3), USERS, 0.05)
+    nearest = min(grid.tolist(), key=lambda point: abs(point - traffic.threshold))
+    digest = "0" * 64
+    certificate = Certificate(
+        loss="L_agree@10",
+        method="wsr",
+        slot="test",
+        created="2026-11-21T07:00:00Z",
+        alpha=0.05,
+        delta=DELTA,
+        n=USERS,
+        threshold=nearest,
+        curve=uniform_curve(losses, uncertainty, grid, delta=DELTA, method="wsr"),
+        subject=Subject(model=digest, catalogue=digest, quantization=digest, cloud=digest),
+    )
+    plan = ShadowPlan.of(certificate, threshold=traffic.threshold, rate=RATE)
+    assert plan is not None, "calls are kept at the threshold"
+    return plan
+
+
 def alarm() -> dict[str, dict[str, float]]:
-    """For losses of small and of large spread (standard deviation .11 and .16 before the shift)."""
+    """For losses of small and of large spread (standard deviation .11 and .16 before the shift), by
+    the calibration sample's plan and by the certificate's."""
     found = {}
     for name, spread in (("many_small", False), ("few_large", True)):
         traffic = Traffic(spread=spread)
-        plan = traffic.plan()
-        shifted = first_rings(traffic, plan, risk=0.08, runs=200, calls=10_000)
-        still = first_rings(traffic, plan, risk=0.05, runs=200, calls=NULL_CALLS, together=5)
-        found[name] = {
-            "median_delay": float(np.median(shifted)),
-            "detected": float(np.isfinite(shifted).mean()),
-            "false_alarms": float(np.isfinite(still).mean()),
-        }
+        plans = {name: traffic.plan(), f"{name}_by_certificate": plan_of_certificate(traffic)}
+        for label, plan in plans.items():
+            shifted = first_rings(traffic, plan, risk=0.08, runs=200, calls=10_000)
+            still = first_rings(traffic, plan, risk=0.05, runs=200, calls=NULL_CALLS, together=5)
+            found[label] = {
+                "median_delay": float(np.median(shifted)),
+                "detected": float(np.isfinite(shifted).mean()),
+                "false_alarms": float(np.isfinite(still).mean()),
+            }
     return found
 
 

@@ -18,6 +18,7 @@ from tierline_cloud.evaluation.ranking import top_items
 from tierline_cloud.export import OPSET, EdgeSession, Floats
 from tierline_cloud.factory import Factory
 from tierline_cloud.models.blend import CloudModel
+from tierline_cloud.temperatures import temperatures
 from tierline_kernels import RowwiseInt8, dot_topk
 from tierline_serving.bundle import Bundle, write_bundle
 from tierline_serving.golden import pack_replies, pack_requests
@@ -101,6 +102,9 @@ def _edge_metrics(factory: Factory) -> dict[str, object]:
         "batch_variance": factory.quantized.result["batch_variance"],
         "parity": factory.exported.result["parity"],
         "tiers": factory.evaluated.result,
+        "temperature": temperatures(factory).result["edge"],
+        # Who may be judged by: `group_users` deals the same users by the same seed.
+        "groups": {"users": len(factory.split.test_target), "seed": factory.seed},
     }
 
 
@@ -132,6 +136,7 @@ def _cloud(
             "network": factory.cloud.result["test"],
             "baselines": factory.baselines.result,
             "minus_item_knn": factory.evaluated.result["cloud_minus_knn"],
+            "temperature": temperatures(factory).result["cloud"],
         },
     }
     files = {

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tierline.certificate import Certificate, Subject
 from tierline_cloud.certificate import CalibrationRefused, CalibrationSample, Plan, certify
 from tierline_cloud.evaluation import Ranking, agreement_loss
 from tierline_cloud.factory import Factory
 from tierline_serving.bundle import Bundle
-from tierline_serving.certified import subject_of
+from tierline_serving.certified import standing, subject_of
 from tierline_serving.manifest import Manifest
 
 SLOT = "test"  # the last event of users whose earlier ones were trained on
@@ -61,6 +63,24 @@ def pair_certificate(factory: Factory, *, subject: Subject, created: str) -> Cer
         slot=SLOT,
     )
     return certify(plan, sample, subject=subject, created=created)
+
+
+def certificate_claim(edge: Bundle, cloud: Bundle) -> dict[str, Any]:
+    """What the pair's certificate says: where alpha holds, and what holds at the threshold set."""
+    certificate = edge.manifest.certificate
+    status = standing(edge.manifest, cloud=cloud.digest)
+    if certificate is None or status is None:
+        return {"refused": edge.manifest.metrics.get("certificate_refused", "it carries none")}
+    at = next(p for p in certificate.curve if p.threshold == certificate.threshold)
+    return {
+        "id": certificate.id,
+        "alpha": certificate.alpha,
+        "delta": certificate.delta,
+        "n": certificate.n,
+        "threshold": certificate.threshold,
+        "escalation": at.escalation,
+        "status": asdict(status),
+    }
 
 
 def _entry(content: Path | bytes) -> dict[str, object]:

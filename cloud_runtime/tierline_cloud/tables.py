@@ -30,7 +30,7 @@ def train_table(document: Document) -> str:
         [
             head,
             "",
-            _grid(["test, all users", "NDCG@10", "HR@10", "MRR@10"], rows),
+            grid(["test, all users", "NDCG@10", "HR@10", "MRR@10"], rows),
             "",
             tiers_table(judged),
             "",
@@ -54,7 +54,7 @@ def tiers_table(judged: Document) -> str:
         for row in judged["tiers"]
     ]
     head = [f"{judged['users']:,} other users", "NDCG@10", "HR@10", "L_agree", "escalated"]
-    return _grid(head, rows)
+    return grid(head, rows)
 
 
 def _facts(stages: Document) -> str:
@@ -102,7 +102,7 @@ def ladder_table(document: Document) -> str:
             f"({document['judged_users']:,} users); retention with 95 % intervals, L_agree against "
             "the network's own float32 lists, milliseconds / times the float32 control's",
             "",
-            _grid(head, rows),
+            grid(head, rows),
         ]
     )
 
@@ -131,7 +131,7 @@ def _interval(value: Document) -> str:
     return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The first column to the left, figures to the right."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [head, ["─" * width for width in widths], *rows]

@@ -53,6 +53,14 @@ def told(manifest: Manifest) -> dict[str, object]:
     return {"certificate": manifest.certificate.to_json(), "subject": running}
 
 
+def temperature_of(manifest: Manifest) -> float | None:
+    """The T at which softmax(score / T) is the chance of an item, so that scores of two tiers mean
+    the same; None when the bundle was never calibrated."""
+    said = manifest.metrics.get("temperature")
+    value = said.get("temperature") if isinstance(said, dict) else None
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
 def standing(manifest: Manifest, *, cloud: str) -> CertificateStatus | None:
     """What the bundle's certificate is worth beside this cloud bundle, at the bundle's own
     threshold; None without a certificate."""

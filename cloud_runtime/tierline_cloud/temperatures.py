@@ -1,0 +1,59 @@
+"""The factory's temperatures: one a tier, and what it is worth on users nobody fitted it to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from tierline_cloud.evaluation.ranking import ScoreUsers, factor_scores
+from tierline_cloud.evaluation.temperature import fit_temperature, reliability
+from tierline_cloud.factory import Factory, served_states
+from tierline_cloud.models.blend import blended
+from tierline_cloud.networks import item_rows
+from tierline_cloud.stages import Result, Stage
+from tierline_cloud.training.loop import hidden_states
+
+WANTED_ECE = 0.02
+
+
+def temperatures(factory: Factory) -> Stage:
+    """``{"edge": …, "cloud": …}``: the temperature fitted on the calibration users, and the
+    reliability before (T = 1) and after on the report's users."""
+
+    def make(folder: Path, key: str) -> Result:
+        return {tier: _tier(factory, scores) for tier, scores in _scores(factory).items()}
+
+    inputs = {"seed": factory.seed, "format": 1}
+    after = (factory.quantized, factory.blend)
+    return factory.store.run("temperature", make, inputs=inputs, after=after)
+
+
+def _scores(factory: Factory) -> dict[str, ScoreUsers]:
+    """What each tier is served with: int8 products of the edge, network and neighbours above."""
+    histories = factory.split.test_history
+    hidden = np.load(factory.quantized.folder / "hidden.npy")
+    network = factory.cloud_network
+    states = hidden_states(network, histories)
+    return {
+        "edge": factor_scores(served_states(hidden), factory.rows),
+        "cloud": blended(states, item_rows(network), histories, factory.neighbours),
+    }
+
+
+def _tier(factory: Factory, scores: ScoreUsers) -> Result:
+    histories, targets = factory.split.test_history, factory.split.test_target
+    groups = factory.groups
+    found = fit_temperature(scores, histories, targets, groups.calibration)
+    before, after = (
+        reliability(scores, histories, targets, groups.report, temperature=temperature)
+        for temperature in (1.0, found)
+    )
+    return {
+        "temperature": found,
+        "users": int(groups.calibration.size),
+        "before": asdict(before),
+        "after": asdict(after),
+        "within": max(after.ece_top1, 0.0) <= WANTED_ECE,
+    }
