@@ -40,19 +40,21 @@ def open_items(bundle: Bundle, name: str, session: Session) -> ItemTable | Devic
 
 class ItemTable:
     """The item rows: look-up for histories and candidates, whole-catalogue retrieval. Copied into
-    memory, so that a file that changes on disk cannot change what is served."""
+    memory, so that a file that changes on disk cannot change what is served; a private copy of the
+    bundle is mapped instead, once for all processes that serve it."""
 
     def __init__(self, bundle: Bundle, name: str) -> None:
         arrays = bundle.table(name)
+        keep = np.asarray if bundle.is_private else np.array
         self.backend = default_backend()
         self.rows: RowwiseInt8 | NDArray[Any]
         if arrays.codes is not None:
             assert arrays.scales is not None
-            biases = None if arrays.biases is None else np.array(arrays.biases)
-            self.rows = RowwiseInt8(np.array(arrays.codes), np.array(arrays.scales), biases)
+            biases = None if arrays.biases is None else keep(arrays.biases)
+            self.rows = RowwiseInt8(keep(arrays.codes), keep(arrays.scales), biases)
         else:
             assert arrays.values is not None
-            self.rows = np.array(arrays.values)
+            self.rows = keep(arrays.values)
 
     def look_up(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [*ids.shape, d]; the row of id 0 is all zeros by construction."""

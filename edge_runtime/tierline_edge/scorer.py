@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from tierline import BundleRefused, ModelFailed
@@ -25,13 +27,20 @@ def load_scorer(bundle: Bundle, *, provider: str = "cpu", threads: int | None = 
             f"bundle {bundle.id} runs on {manifest.runtime.engine}; an edge node runs ONNX "
             "bundles, `tierline cloud serve` runs torch ones"
         )
-    session = Session(bundle.model_bytes(), provider=provider, threads=threads)
+    session = Session(_model(bundle), provider=provider, threads=threads)
     try:
         scorer = _make(bundle, session)
     except ModelFailed as error:
         raise BundleRefused(f"bundle {bundle.id}: does not run: {error}") from error
     check_golden(bundle, scorer)
     return scorer
+
+
+def _model(bundle: Bundle) -> bytes | Path:
+    """The graph: from a private copy by its path, so that weights beside it are mapped and no
+    second copy of the file stays in memory."""
+    entry = bundle.manifest.runtime.entry
+    return bundle.file(entry) if bundle.is_private and entry is not None else bundle.model_bytes()
 
 
 def _make(bundle: Bundle, session: Session) -> EdgeScorer:

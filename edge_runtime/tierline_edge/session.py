@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -10,16 +13,22 @@ from numpy.typing import NDArray
 
 from tierline import BundleRefused, ConfigurationError, ModelFailed
 from tierline_serving.cores import choose_threads
+from tierline_serving.memory import available
+
+log = logging.getLogger("tierline.edge")
 
 # An address in device memory, and the shape of what lies there.
 Place = tuple[int, tuple[int, ...]]
+LEAST_ARENA = 1 << 30  # bytes; more where half of the free memory is more
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Session:
     """One loaded graph on the one provider that was asked for."""
 
-    def __init__(self, model: bytes, *, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, model: bytes | Path, *, provider: str = "cpu", threads: int | None = None
+    ) -> None:
         """``provider`` is "cpu" or "cuda", never both: nothing falls back. ``threads`` None takes
         what affinity and cgroup allow. Raises ConfigurationError or BundleRefused."""
         if provider not in PROVIDERS:
@@ -35,7 +44,7 @@ class Session:
             )
         try:
             self._session = onnxruntime.InferenceSession(
-                model,
+                str(model) if isinstance(model, Path) else model,
                 _options(self.threads, provider),
                 providers=[self.provider],
                 enable_fallback=0,  # by default a provider that fails to start becomes the CPU
@@ -76,6 +85,23 @@ class Session:
             raise ModelFailed(f"ONNX Runtime failed: {error}") from error
 
 
+@cache
+def _share_arena() -> None:
+    """One bounded arena for the activations of every session of this process: two bundles side by
+    side share it, and it grows by what is asked for and not to the next power of two."""
+    free = available()
+    most = LEAST_ARENA if free is None else max(LEAST_ARENA, free // 2)
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    settings = onnxruntime.OrtArenaCfg({"max_mem": most, "arena_extend_strategy": 1})
+    try:
+        onnxruntime.create_and_register_allocator(place, settings)
+    except Exception as error:  # onnxruntime's errors share no public base
+        # An application that embeds us has registered its own: then that one is shared.
+        log.info("the process has an arena of its own: %s", error)
+
+
 def _options(threads: int, provider: str) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads  # explicit: 0 would also pin threads to cores
@@ -84,6 +110,11 @@ def _options(threads: int, provider: str) -> onnxruntime.SessionOptions:
     options.log_severity_level = 3
     # Spinning wins microseconds on an idle machine and costs a core on a shared one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider == "cpu":
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # Weights stay as long as their session and would only split the arena up.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     # Not session.set_denormal_as_zero: it also changes the arithmetic of the thread that calls,
     # which is the application's own when the scorer is embedded.
     if provider == "cuda":

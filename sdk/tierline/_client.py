@@ -58,9 +58,10 @@ class Client(BaseClient):
         """Score every candidate for this query, within ``deadline`` seconds.
 
         ``key`` names what the last good answer is kept under (a user, a page); by default the
-        query itself. ``version`` pins one bundle; ``sovereignty`` narrows where this request may
-        go; ``criticality`` ("critical", "default", "sheddable") says who gives way first when
-        endpoints are full. Raises a CallError when every rung failed.
+        query itself. ``version`` pins one bundle by its id, or every tier to bundles of one version
+        (what stands before the ``@``); ``sovereignty`` narrows where this request may go;
+        ``criticality`` ("critical", "default", "sheddable") says who gives way first when endpoints
+        are full. Raises a CallError when every rung failed.
         """
         parts = self._call(
             model,

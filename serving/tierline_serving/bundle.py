@@ -52,6 +52,7 @@ class Bundle:
     manifest: Manifest
     digest: str  # sha256 of the manifest's bytes, 64 hex digits
     signed_by: str | None  # the key id that was verified; None: nobody vouches for it
+    is_private: bool = False  # a copy nobody else writes to: its files may be mapped and served
 
     @property
     def id(self) -> str:

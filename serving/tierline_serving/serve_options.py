@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,13 +16,17 @@ from tierline.wire import ScoreReply, ScoreRequest
 from tierline_serving.access.tls import Tls
 from tierline_serving.batching.batcher import BatchLimits
 from tierline_serving.bundle import Bundle, open_bundle
+from tierline_serving.cores import choose_threads
 from tierline_serving.registry import DEFAULT_CHANNEL, Registry
 from tierline_serving.scorer import Scorer
-from tierline_serving.server import serve
+from tierline_serving.server import say_line, serve
 from tierline_serving.settings import ServerSettings
 from tierline_serving.shelf import FolderShelf, Loaded, RegistryShelf, Shelf, wanted_of
 from tierline_serving.signing import Trust
 from tierline_serving.versions import VersionPolicy
+from tierline_serving.workers.stage import Stage
+from tierline_serving.workers.supervisor import own_command, supervise
+from tierline_serving.workers.worker import Membership, end_with_supervisor
 
 REGISTRY_PREFIX = "registry:"
 
@@ -65,6 +70,7 @@ def add_serve_options(parser: argparse.ArgumentParser, *, port: int) -> None:
     parser.add_argument("--lame-duck", type=float, default=ServerSettings().lame_duck)
     parser.add_argument("--drain", type=float, default=ServerSettings().drain)
     _add_version_options(parser)
+    _add_worker_options(parser)
 
 
 def _add_version_options(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +98,13 @@ def _add_version_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_worker_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, default=1, help="processes on the same port")
+    # How a supervisor tells a worker its place.
+    for name in ("--worker", "--family", "--listeners"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+
+
 def open_bundles(options: argparse.Namespace) -> list[Bundle]:
     """The bundles named on the command line, verified. Raises BundleRefused."""
     trust = Trust.from_files(options.trust, allow_unsigned=options.allow_unsigned)
@@ -100,16 +113,63 @@ def open_bundles(options: argparse.Namespace) -> list[Bundle]:
 
 
 def run_server(options: argparse.Namespace, load: Callable[[Bundle], ServedScorer]) -> int:
-    """Load every bundle, warm it up, serve it until signalled; returns an exit code."""
-    bundles = open_bundles(options)
-    scorers = [load(bundle) for bundle in bundles]
+    """Load every bundle, warm it up, serve it until signalled; returns an exit code. With several
+    workers asked for, starts them and does none of it."""
+    if options.workers < 1:
+        raise ConfigurationError(f"must be at least 1, got {options.workers}", key="workers")
     settings = _settings(options)
+    if options.workers > 1 and options.worker is None:
+        return supervise(settings, options.workers, own_command(), say=say_line)
+    membership = _membership(options)
+    if membership is not None:
+        end_with_supervisor()
+        if options.threads is None:
+            options.threads = max(1, choose_threads(None) // options.workers)
+    loading = _Loading(load, None if membership is None else membership.stage())
+    bundles = open_bundles(options)
+    scorers = [loading.scorer(bundle) for bundle in bundles]
     return serve(
         scorers,
         settings,
         warm_up=_warm_up(bundles),
         prior=prior_lookup(scorers),
-        shelves=_shelves(options, bundles, load),
+        shelves=_shelves(options, bundles, loading),
+        membership=membership,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """How a verified bundle becomes a scorer: in a family, from a private copy all of them map."""
+
+    load: Callable[[Bundle], ServedScorer]
+    stage: Stage | None
+
+    def scorer(self, bundle: Bundle) -> ServedScorer:
+        if self.stage is None:
+            return self.load(bundle)
+        copy, hold = self.stage.take(bundle)
+        try:
+            scorer = self.load(copy)
+        except BaseException:
+            hold.let_go()
+            raise
+        hold.end_with(scorer)
+        return scorer
+
+    def loaded(self, bundle: Bundle) -> Loaded:
+        scorer = self.scorer(bundle)
+        warm_up = _warm_up([bundle]).get(bundle.manifest.model)
+        return Loaded(scorer=scorer, warm_up=warm_up, prior=_prior_reply(scorer))
+
+
+def _membership(options: argparse.Namespace) -> Membership | None:
+    if options.worker is None:
+        return None
+    return Membership(
+        number=int(options.worker),
+        folder=Path(options.family),
+        listeners=tuple(int(each) for each in options.listeners.split(",")),
     )
 
 
@@ -144,17 +204,10 @@ def _tls(options: argparse.Namespace) -> Tls | None:
 
 
 def _shelves(
-    options: argparse.Namespace,
-    bundles: Sequence[Bundle],
-    load: Callable[[Bundle], ServedScorer],
+    options: argparse.Namespace, bundles: Sequence[Bundle], loading: _Loading
 ) -> dict[str, Shelf]:
     """Where each model is loaded from anew: the place the command line named it by."""
     trust = Trust.from_files(options.trust, allow_unsigned=options.allow_unsigned)
-
-    def loaded(bundle: Bundle) -> Loaded:
-        scorer = load(bundle)
-        warm_up = _warm_up([bundle]).get(bundle.manifest.model)
-        return Loaded(scorer=scorer, warm_up=warm_up, prior=_prior_reply(scorer))
 
     shelves: dict[str, Shelf] = {}
     for bundle, name in zip(bundles, options.bundles, strict=True):
@@ -166,10 +219,12 @@ def _shelves(
                 channels=channels,
                 policy=options.versions,
                 trust=trust,
-                load=loaded,
+                load=loading.loaded,
             )
         else:
-            shelves[bundle.manifest.model] = FolderShelf(path=Path(name), trust=trust, load=loaded)
+            shelves[bundle.manifest.model] = FolderShelf(
+                path=Path(name), trust=trust, load=loading.loaded
+            )
     return shelves
 
 

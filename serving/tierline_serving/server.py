@@ -37,6 +37,9 @@ from tierline_serving.settings import KEEP_ALIVE, ServerSettings
 from tierline_serving.shelf import Shelf
 from tierline_serving.statistics import Statistics
 from tierline_serving.warming import warm
+from tierline_serving.workers.family import Family
+from tierline_serving.workers.metrics import FamilyApp
+from tierline_serving.workers.worker import Membership
 
 PriorLookup = Callable[[str], ScoreReply | None]
 
@@ -55,6 +58,7 @@ def serve(
     warm_up: Mapping[str, ScoreRequest] | None = None,
     prior: PriorLookup | None = None,
     shelves: Mapping[str, Shelf] | None = None,
+    membership: Membership | None = None,
     say: Callable[[str], None] | None = None,
 ) -> int:
     """Serve the scorers until SIGTERM or SIGINT; returns an exit code.
@@ -65,20 +69,28 @@ def serve(
     second one leaves at once. ``shelves`` says where a model is loaded from when an admin asks for
     it, or when the settings say to watch. SIGHUP reads the key file again at once. Returns 0 when
     everything accepted was answered, else 1. Owns the scorers: they are closed on the way out.
-    Raises ConfigurationError when it cannot listen.
+    With a ``membership`` this is one worker of several on inherited listeners. Raises
+    ConfigurationError when it cannot listen.
     """
     settings = settings or ServerSettings()
+    family = None if membership is None else membership.family()
     server = Server(
-        scorers, settings, warm_up=warm_up, prior=prior, shelves=shelves, say=say or _print
+        scorers,
+        settings,
+        warm_up=warm_up,
+        prior=prior,
+        shelves=shelves,
+        family=family,
+        say=say or say_line,
     )
-    sockets = listen(settings)
+    sockets = listen(settings) if membership is None else membership.sockets()
     try:
         with asyncio.Runner(loop_factory=server.loop_factory()) as runner:
             return runner.run(server.run(sockets))
     finally:
         for listener in sockets:
             listener.close()
-        if settings.unix_socket is not None:
+        if settings.unix_socket is not None and membership is None:
             settings.unix_socket.unlink(missing_ok=True)
 
 
@@ -124,6 +136,7 @@ class Server:
         warm_up: Mapping[str, ScoreRequest] | None = None,
         prior: PriorLookup | None = None,
         shelves: Mapping[str, Shelf] | None = None,
+        family: Family | None = None,
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
@@ -143,33 +156,27 @@ class Server:
         priors = {name: prior(name) for name in runners} if prior is not None else {}
         self._served = Served.of(runners, priors)
         self._repository = Repository(
-            self._served,
-            make_runner,
-            shelves=shelves,
-            options=RepositoryOptions(
-                max_rows=settings.batch.max_batch_rows,
-                hold=settings.rollback_hold,
-                unload_first=settings.unload_first,
-            ),
+            self._served, make_runner, shelves=shelves, options=_repository_options(settings)
         )
-        handlers = Handlers(self._served, settings, self._lifecycle, metrics)
+        self._handlers = Handlers(self._served, settings, self._lifecycle, metrics)
+        self._family = family
         self._audit = None if settings.audit is None else AuditLog(settings.audit)
         self._gate = None if settings.keys is None else Gate(Keyring(settings.keys))
-        app = App(
-            handlers,
-            settings,
-            gate=self._gate,
-            inference=OpenInference(
-                Calls(handlers, settings),
-                repository=self._repository,
-                statistics=statistics,
-                audit=self._audit,
-            ),
-        )
-        self._http = _Uvicorn(_uvicorn_config(app, settings))
+        self._http = _Uvicorn(_uvicorn_config(self._app(statistics), settings))
         self._signals = 0
         self._asked_to_stop = asyncio.Event()
         self._told_twice = asyncio.Event()
+
+    def _app(self, statistics: Statistics) -> App | FamilyApp:
+        inference = OpenInference(
+            Calls(self._handlers, self._settings),
+            repository=self._repository,
+            change=self._change,
+            statistics=statistics,
+            audit=self._audit,
+        )
+        app = App(self._handlers, self._settings, gate=self._gate, inference=inference)
+        return app if self._family is None else FamilyApp(app, self._family)
 
     def loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop] | None:
         """uvloop's when it is installed."""
@@ -184,6 +191,8 @@ class Server:
             loop.add_signal_handler(signal.SIGHUP, self._gate.look)
         for generation in self._served:
             generation.runner.start()
+        if self._family is not None:
+            await self._family.open(self._handlers.metrics_text, self._repository.prepared)
         serving = asyncio.create_task(self._http.serve(sockets=list(sockets)))
         try:
             failed = await self._until_told(serving, sockets)
@@ -191,6 +200,8 @@ class Server:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+            if self._family is not None:
+                await self._family.close()
         self._close_runners(0.0 if unanswered else _THREAD_GRACE)
         return EXIT_FAILED if failed or unanswered else EXIT_DONE
 
@@ -228,6 +239,12 @@ class Server:
         for seen in await self._repository.look(time.monotonic()):
             if seen.failure:
                 self._say(f"not loaded, going on without: {seen.failure}")
+
+    async def _change(self, asked: Mapping[str, str]) -> str:
+        """Make an admin's change, here and in every sibling, or nowhere."""
+        if self._family is None:
+            return await self._repository.change(asked)
+        return await self._family.change(asked, self._repository.prepared(asked))
 
     async def _told(self, seen: Seen) -> None:
         """Write down what watching the registry has led to."""
@@ -316,7 +333,15 @@ def _runners(
     return runners
 
 
-def _uvicorn_config(app: App, settings: ServerSettings) -> uvicorn.Config:
+def _repository_options(settings: ServerSettings) -> RepositoryOptions:
+    return RepositoryOptions(
+        max_rows=settings.batch.max_batch_rows,
+        hold=settings.rollback_hold,
+        unload_first=settings.unload_first,
+    )
+
+
+def _uvicorn_config(app: App | FamilyApp, settings: ServerSettings) -> uvicorn.Config:
     tls = settings.tls
     return uvicorn.Config(
         app,
@@ -337,6 +362,7 @@ def _uvicorn_config(app: App, settings: ServerSettings) -> uvicorn.Config:
     )
 
 
-def _print(line: str) -> None:
+def say_line(line: str) -> None:
+    """Tell whoever started this process, at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

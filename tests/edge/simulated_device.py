@@ -19,6 +19,7 @@ from tierline_kernels import quantize_rows
 
 ROWS = quantize_rows(np.random.default_rng(0).standard_normal((9, 16)))
 BUNDLE: Any = SimpleNamespace(
+    is_private=False,
     id="tiny",
     table=lambda name: SimpleNamespace(codes=ROWS.codes, scales=ROWS.scales, biases=None),
 )

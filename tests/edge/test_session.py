@@ -27,6 +27,25 @@ def test_the_session_runs_on_the_provider_asked_for() -> None:
     assert session.inputs == ("user", "item")
 
 
+def test_sessions_share_one_bounded_arena_that_keeps_no_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    real = onnxruntime.InferenceSession
+
+    def recorded(model: bytes, options: Any, **rest: Any) -> Any:
+        asked.append(options)
+        return real(model, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
+    sessions = [Session(tiny_bundles.ranker(), threads=1) for _ in range(2)]
+    feed = {name: np.ones((3, tiny_bundles.FEATURES), np.float32) for name in ("user", "item")}
+    for session, options in zip(sessions, asked, strict=True):
+        for entry in ("use_env_allocators", "use_device_allocator_for_initializers"):
+            assert options.get_session_config_entry(f"session.{entry}") == "1"
+        assert session.run(["scores"], feed)[0].tolist() == [tiny_bundles.FEATURES] * 3
+
+
 @needs_cpu_only_build
 def test_a_provider_that_is_not_there_is_refused_and_not_replaced() -> None:
     with pytest.raises(ConfigurationError, match="has no CUDAExecutionProvider"):

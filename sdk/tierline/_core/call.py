@@ -22,7 +22,7 @@ from tierline._core.breaker import Breaker, Permit, State
 from tierline._core.call_state import CallState
 from tierline._core.certified import Shadow
 from tierline._core.commands import Command, StartAttempt, WakeAt
-from tierline._core.endings import wrong_answer
+from tierline._core.endings import keeps_pin, wrong_answer
 from tierline._core.endpoints import EndpointState, Served
 from tierline._core.errands import post_learning, post_shadow
 from tierline._core.estimators import LatencyWindow
@@ -68,7 +68,7 @@ class ScoreCall(CallState):
         request, fleet = self._request, self._fleet
         wrong = wrong_answer(request, reply)
         if wrong is not None:
-            is_stale = request.version is not None and request.version != reply.bundle
+            is_stale = not keeps_pin(request.version, reply.bundle)
             return self._failed(number, running, wrong, now, "" if is_stale else reply.bundle)
         self._settle(number, running, "ok", now)
         semantic, policy = fleet.semantic, fleet.config.breaker

@@ -30,9 +30,17 @@ def wrong_answer(request: ScoreRequest, reply: ScoreReply) -> errors.ModelFailed
         return errors.ModelFailed(f"expected {expected} scores, got {len(scores)}")
     if not finite:
         return errors.ModelFailed("the scores are not all finite numbers")
-    if request.version is not None and reply.bundle != request.version:
+    if not keeps_pin(request.version, reply.bundle):
         return errors.ModelFailed(f"pinned to {request.version}, answered by {reply.bundle}")
     return None
+
+
+def keeps_pin(version: str | None, bundle: str) -> bool:
+    """Whether a bundle is what a pin asks for: by its id, by the version before the ``@`` that the
+    bundles of all tiers share, or by a label, which only the endpoint can tell."""
+    if version is None or version == bundle:
+        return True
+    return bundle.partition("@")[0] == version or version.startswith("label:")
 
 
 def _is_ranking(items: NDArray[np.int64], scores: NDArray[np.float32]) -> bool:

@@ -9,6 +9,7 @@ import tenacity
 from tierline import _exceptions as errors
 from tierline._config import EscalationPolicy, HedgePolicy, Mode, RetryPolicy
 from tierline._core.commands import CancelAttempt, StartAttempt, WakeAt
+from tierline._core.endings import keeps_pin
 from tierline._core.fallback import Prior
 from tierline._core.fleet import Fleet
 from tierline.wire import ScoreRequest
@@ -232,6 +233,34 @@ def test_an_answer_from_another_bundle_than_the_pinned_one_is_refused() -> None:
     )
     driver = Driver(Fleet(config()), request=pinned).succeed(SURE)
     assert driver.succeed(reply(bundle="v9@9"), at=0.02).answer.bundle == "v9@9"
+
+
+def test_a_call_pinned_to_a_version_takes_that_versions_bundle_of_every_tier() -> None:
+    pinned = REQUEST._replace(version="v9")
+    driver = Driver(Fleet(config()), request=pinned).succeed(UNSURE._replace(bundle="v9@e"))
+    driver.succeed(SURE._replace(bundle="v8@c"), at=0.02)
+    answer = driver.succeed(SURE._replace(bundle="v9@c"), at=0.03).answer
+    assert answer.bundle == "v9@c"
+    assert [each.outcome for each in answer.attempts] == ["ok", "model_failed", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("version", "bundle", "is_kept"),
+    [
+        (None, "v9@9", True),
+        ("v9@9", "v9@9", True),
+        ("v9", "v9@9", True),
+        ("label:canary", "v9@9", True),
+        ("v9@8", "v9@9", False),
+        ("v", "v9@9", False),
+        ("", "v9@9", False),
+        ("canary", "v9@9", False),
+    ],
+)
+def test_a_pin_names_a_bundle_a_version_or_a_label(
+    version: str | None, bundle: str, is_kept: bool
+) -> None:
+    assert keeps_pin(version, bundle) is is_kept
 
 
 def test_edge_only_never_asks_the_cloud() -> None:
