@@ -45,6 +45,10 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
 
 def _configure_train(parser: argparse.ArgumentParser) -> None:
     _configure_run(parser)
+    parser.add_argument(
+        "--kind", choices=("sequence", "ctr"), default="sequence",
+        help="sequence: next items of a history; ctr: clicks from dense and sparse features",
+    )  # fmt: skip
     parser.add_argument("--model", default="ranker", help="name the bundles carry")
     parser.add_argument("--registry", type=Path, help="publish both bundles to this local registry")
     parser.add_argument("--key", type=Path, help="sign with this Ed25519 private key (PEM)")
@@ -83,9 +87,9 @@ def _run_options(options: argparse.Namespace) -> TrainOptions:
 
 def _train(options: argparse.Namespace) -> int:
     chosen = _run_options(options)
-    from tierline_cloud.run import train
+    from tierline_cloud.run import train, train_ctr
 
-    result = train(chosen)
+    result = train_ctr(chosen) if options.kind == "ctr" else train(chosen)
     if not result.document:  # rank 0 reports for all processes of torchrun
         return EXIT_DONE
     return _finish(result.table, result.document, options.json)
@@ -120,12 +124,6 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampled", action="store_true", help="also rank among 99 sampled items (misleading)"
     )
-    parser.add_argument(
-        "--prices", type=Path, metavar="TOML", help="of a call: cost per thousand at every quality"
-    )
-    parser.add_argument(
-        "--plots", type=Path, metavar="FOLDER", help="draw loss, cost and reliability (PNG, SVG)"
-    )
     parser.add_argument("--json", type=Path, help="also write all results here")
 
 
@@ -142,8 +140,6 @@ def _evaluate(options: argparse.Namespace) -> int:
             allow_unsigned=options.allow_unsigned,
             threads=options.threads,
             sampled=options.sampled,
-            prices=options.prices,
-            plots=options.plots,
             split=options.split,
         )
     )

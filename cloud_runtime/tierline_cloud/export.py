@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any  # arrays of any type
 
 import numpy as np
 import onnx
@@ -55,10 +56,21 @@ class Parity:
 
 def export_edge(model: nn.Module, path: Path, *, max_history: int, dim: int) -> None:
     """Write the float32 graph: inputs ``embedded`` [requests, L, d] and ``mask`` [requests, L],
-    outputs ``hidden`` [requests, d] and ``uncertainty`` [requests]. The exporter's notes (source
-    lines, shapes it inferred) are left out: they outweigh the weights, and name this machine."""
-    example = (torch.zeros(2, max_history, dim), torch.ones(2, max_history))
-    requests = torch.export.Dim("requests")
+    outputs ``hidden`` [requests, d] and ``uncertainty`` [requests]."""
+    example = {
+        "embedded": torch.zeros(2, max_history, dim),
+        "mask": torch.ones(2, max_history),
+    }
+    export_graph(model, path, example, outputs=["hidden", "uncertainty"], rows="requests")
+
+
+def export_graph(
+    model: nn.Module, path: Path, example: dict[str, torch.Tensor], *, outputs: list[str], rows: str
+) -> None:
+    """Write ``model`` as ONNX with the example's inputs by name, whose first axis is ``rows``. The
+    exporter's notes (source lines, shapes it inferred) are left out: they outweigh the weights,
+    and name this machine."""
+    axis = torch.export.Dim(rows)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)  # it lists optional packages that we do not use
@@ -67,14 +79,14 @@ def export_edge(model: nn.Module, path: Path, *, max_history: int, dim: int) -> 
             # Raised inside torch.export about its own internals; nothing a caller could mend.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
-            warnings.filterwarnings("ignore", message=".*axis name: requests will not be used")
+            warnings.filterwarnings("ignore", message=f".*axis name: {rows} will not be used")
             torch.onnx.export(
                 model.eval(),
-                example,
+                tuple(example.values()),
                 path,
-                input_names=["embedded", "mask"],
-                output_names=["hidden", "uncertainty"],
-                dynamic_shapes={"embedded": {0: requests}, "mask": {0: requests}},
+                input_names=list(example),
+                output_names=outputs,
+                dynamic_shapes={name: {0: axis} for name in example},
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,
@@ -85,6 +97,13 @@ def export_edge(model: nn.Module, path: Path, *, max_history: int, dim: int) -> 
     onnx.save(without_notes(onnx.load(path)), path)
 
 
+def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceSession:
+    """A graph on this many of the CPU's threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 Ask = Callable[[Ids, int], EdgeOutputs]  # users' ids and how many to ask together
 
 
@@ -92,11 +111,7 @@ class EdgeSession:
     """An exported graph on the CPU, fed with rows of the item table as a node would feed it."""
 
     def __init__(self, model: Path | bytes, table: Floats, *, threads: int = 2) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(model, threads=threads)
         self._table = table
 
     def run(self, ids: Ids, batch: int = 256) -> EdgeOutputs:
@@ -187,6 +202,28 @@ def require_batch_invariance(parity: Parity) -> None:
             f"{parity.same_top10:.2%} of users (all of them wanted); quantise with fixed ranges or "
             f"weights only, never with ranges taken per call"
         )
+
+
+def row_scores(
+    session: onnxruntime.InferenceSession, rows: Mapping[str, NDArray[Any]], batch: int
+) -> Floats:
+    """``scores`` of a graph of kind tensor for its inputs, ``batch`` rows at a time; a row left
+    over is asked as a node asks it, twice (tierline_edge.tensor)."""
+    size, parts = len(next(iter(rows.values()))), []
+    for start in range(0, size, batch):
+        feed = {name: values[start : start + batch] for name, values in rows.items()}
+        count = min(batch, size - start)
+        if count == 1:
+            feed = {name: np.repeat(values, 2, axis=0) for name, values in feed.items()}
+        parts.append(session.run(["scores"], feed)[0][:count])
+    result: Floats = np.concatenate(parts)
+    return result
+
+
+def row_variance(session: onnxruntime.InferenceSession, rows: Mapping[str, NDArray[Any]]) -> float:
+    """The largest change of a row's score between a batch of two and larger ones."""
+    pairs = row_scores(session, rows, 2)
+    return max(float(np.abs(row_scores(session, rows, n) - pairs).max()) for n in BATCHES)
 
 
 def _masked(scores: Floats) -> Floats:

@@ -102,12 +102,13 @@ class Factory(Networks):
 
     @cached_property
     def quantized(self) -> Stage:
-        inputs = {"seed": self.seed, "users": CALIBRATION_USERS}
+        # Since format 2 the users for the ranges are spread over all that teach the router.
+        inputs = {"seed": self.seed, "users": CALIBRATION_USERS, "format": 2}
         return self.store.run("quantize", self._quantize, inputs=inputs, after=(self.exported,))
 
     def _quantize(self, folder: Path, key: str) -> Result:
         source, target = self.exported.folder / "float32.onnx", folder / "model.onnx"
-        products = quantize_encoder(source, target, self._calibration_batches())
+        products = quantize_encoder(source, target, self.calibration_batches(self.rows))
         session = EdgeSession(target, self.rows)
         outputs = session.run(self.ids)
         np.save(folder / "hidden.npy", outputs.hidden)
@@ -129,10 +130,19 @@ class Factory(Networks):
     def _float32_outputs(self) -> EdgeOutputs:
         return torch_outputs(self.edge_model, self.ids, self.rows)
 
-    def _calibration_batches(self) -> Iterator[dict[str, Floats]]:
-        users = self.groups.router[:CALIBRATION_USERS]
+    @property
+    def range_users(self) -> Ids:
+        """Whose histories give the activation ranges: no one that anything is judged on alone."""
+        router = self.groups.router
+        places = np.linspace(0, router.size - 1, min(CALIBRATION_USERS, router.size))
+        chosen: Ids = router[places.astype(np.int64)]
+        return chosen
+
+    def calibration_batches(self, rows: Floats) -> Iterator[dict[str, Floats]]:
+        """The graph's inputs for the range users, fed with ``rows``."""
+        users = self.range_users
         for start in range(0, users.size, CALIBRATION_BATCH):
-            yield feeds(self.ids[users[start : start + CALIBRATION_BATCH]], self.rows)
+            yield feeds(self.ids[users[start : start + CALIBRATION_BATCH]], rows)
 
     # ── judgement ─────────────────────────────────────────────────────────────────────────────
     @cached_property

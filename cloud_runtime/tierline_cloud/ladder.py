@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,11 @@ from tierline_cloud.export import (
     batch_parity,
     compare,
     export_edge,
-    feeds,
     require_batch_invariance,
     require_parity,
     torch_outputs,
 )
-from tierline_cloud.factory import CALIBRATION_BATCH, CALIBRATION_USERS, Factory, served_states
+from tierline_cloud.factory import Factory, served_states
 from tierline_cloud.models.edge import EdgeModel
 from tierline_cloud.models.network import Network
 from tierline_cloud.models.sasrec import SASRec
@@ -76,7 +75,7 @@ class Ladder:
         self.factory, self.rungs = factory, tuple(rungs)
         self._made: dict[Rung, Stage] = {}
         users = len(factory.split.test_target)
-        self.range_users = factory.groups.router[:CALIBRATION_USERS]
+        self.range_users = factory.range_users
         self.judged = np.setdiff1d(np.arange(users), self.range_users)
 
     def report(self, *, timed: bool = True) -> dict[str, Any]:
@@ -197,16 +196,11 @@ class Ladder:
             case "float32":
                 target.write_bytes(source.read_bytes())
             case "int8-static":
-                quantize_encoder(source, target, self._ranges(rows))
+                quantize_encoder(source, target, self.factory.calibration_batches(rows))
             case "weights-8":
                 quantize_weights(source, target, bits=8)
             case "weights-4":
                 quantize_weights(source, target, bits=4)
-
-    def _ranges(self, rows: Floats) -> Iterator[dict[str, Floats]]:
-        users, ids = self.range_users, self.factory.ids
-        for start in range(0, users.size, CALIBRATION_BATCH):
-            yield feeds(ids[users[start : start + CALIBRATION_BATCH]], rows)
 
     def _rank(self, session: EdgeSession, table: CompactTable) -> Ranking:
         split = self.factory.split

@@ -17,8 +17,8 @@ from tierline.cli import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, main
 from tierline_cloud.data import Sequences, pad_left
 from tierline_cloud.factory import Factory, Source
 from tierline_cloud.loading import load_cloud
+from tierline_cloud.publishing import CHANNELS
 from tierline_cloud.recipes import FULL, QUICK, Recipe
-from tierline_cloud.run import CHANNELS
 from tierline_cloud.training.console import Console
 from tierline_kernels import RowwiseInt8, dequantize_rows
 from tierline_serving.bundle import Bundle, open_bundle
