@@ -124,11 +124,18 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampled", action="store_true", help="also rank among 99 sampled items (misleading)"
     )
+    parser.add_argument(
+        "--prices", type=Path, metavar="TOML", help="of a call: cost per thousand at every quality"
+    )
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="draw loss, cost and reliability (PNG, SVG)"
+    )
     parser.add_argument("--json", type=Path, help="also write all results here")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from tierline_cloud.run import EvaluateOptions, evaluate
+    from tierline_cloud.evaluating import EvaluateOptions
+    from tierline_cloud.run import evaluate
 
     result = evaluate(
         EvaluateOptions(
@@ -140,6 +147,8 @@ def _evaluate(options: argparse.Namespace) -> int:
             allow_unsigned=options.allow_unsigned,
             threads=options.threads,
             sampled=options.sampled,
+            prices=options.prices,
+            plots=options.plots,
             split=options.split,
         )
     )

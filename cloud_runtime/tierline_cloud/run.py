@@ -10,41 +10,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from tierline import BundleRefused, ConfigurationError
+from tierline import ConfigurationError
 from tierline_cloud.bundles import write_bundles
+from tierline_cloud.certified import certificate_claim
 from tierline_cloud.click_run import ClickFactory, clicks_table, seeded, write_click_bundles
-from tierline_cloud.data import LEAVE_ONE_OUT, pad_left, read_interactions, split_by
-from tierline_cloud.evaluation import (
-    factor_scores,
-    paired_bootstrap,
-    rank_catalogue,
-    ranking_metrics,
-    sampled_ranks,
-    spearman,
-    tier_table,
-)
-from tierline_cloud.evaluation.agreement import agreement_loss
-from tierline_cloud.evaluation.gate import gate_lines, gate_report
-from tierline_cloud.evaluation.metrics import ndcg
-from tierline_cloud.export import EdgeSession
-from tierline_cloud.factory import Factory, Source, served_states
+from tierline_cloud.evaluating import EvaluateOptions, evaluate_pair
+from tierline_cloud.factory import Factory, Source
 from tierline_cloud.ladder import Ladder
-from tierline_cloud.loading import item_table, load_cloud, sequence_of
-from tierline_cloud.models.blend import blended
 from tierline_cloud.publishing import publish
 from tierline_cloud.recipe_files import find_recipe
 from tierline_cloud.recipes import Recipe
 from tierline_cloud.stages import Stage, StageStore
-from tierline_cloud.tables import certificate_line, ladder_table, tiers_table, train_table
+from tierline_cloud.tables import ladder_table, train_table
 from tierline_cloud.training.console import Console
-from tierline_cloud.training.loop import hidden_states
 from tierline_cloud.training.world import World, chosen_device, open_world
-from tierline_serving.bundle import Bundle, open_bundle
-from tierline_serving.certified import standing
-from tierline_serving.signing import Signer, Trust
+from tierline_serving.signing import Signer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,103 +186,11 @@ def _pack(
     return store.run("bundles", make, inputs=inputs, after=(factory.evaluated, factory.quantized))
 
 
-def certificate_claim(edge: Bundle, cloud: Bundle) -> dict[str, Any]:
-    """What the pair's certificate says: where alpha holds, and what holds at the threshold set."""
-    certificate = edge.manifest.certificate
-    status = standing(edge.manifest, cloud=cloud.digest)
-    if certificate is None or status is None:
-        return {"refused": edge.manifest.metrics.get("certificate_refused", "it carries none")}
-    at = next(p for p in certificate.curve if p.threshold == certificate.threshold)
-    return {
-        "id": certificate.id,
-        "alpha": certificate.alpha,
-        "delta": certificate.delta,
-        "n": certificate.n,
-        "threshold": certificate.threshold,
-        "escalation": at.escalation,
-        "status": asdict(status),
-    }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateOptions:
-    """The command line of `tierline evaluate`."""
-
-    edge: Path
-    cloud: Path
-    data: Path
-    kind: str | None
-    keys: tuple[Path, ...]
-    allow_unsigned: bool
-    threads: int
-    sampled: bool = False  # also the 99-negatives protocol, with its warning
-    split: str = LEAVE_ONE_OUT
-
-
 def evaluate(options: EvaluateOptions) -> Outcome:
-    """Serve every user's test request from both bundles and compare the three ways of serving."""
+    """Serve every user's test request from both bundles and say what the pair is worth."""
     _use_threads(options.threads)
-    trust = Trust.from_files(options.keys, allow_unsigned=options.allow_unsigned)
-    edge, cloud = open_bundle(options.edge, trust), open_bundle(options.cloud, trust)
-    _check_pair(edge, cloud)
-    try:
-        split = split_by(options.split, read_interactions(options.data, options.kind))
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-    known, found = sequence_of(edge).items, split.train.n_items
-    if found > known:
-        raise ConfigurationError(f"the data has item {found}; the bundles know 1..{known}")
-    histories = replace(split.test_history, n_items=known)
-    rows = item_table(edge)
-    session = EdgeSession(edge.model_bytes(), rows, threads=options.threads)
-    outputs = session.run(pad_left(histories, sequence_of(edge).max_history))
-    scores = factor_scores(served_states(outputs.hidden), rows)
-    fast = rank_catalogue(scores, histories, split.test_target)
-    model = load_cloud(cloud)
-    states = hidden_states(model.network, histories)
-    slow_scores = blended(states, model.table, histories, model.neighbours)
-    full = rank_catalogue(slow_scores, histories, split.test_target)
-    uncertainty = outputs.uncertainty.astype(np.float64)
-    table = tier_table(fast, full, uncertainty, _threshold(edge))
-    document: dict[str, Any] = {
-        "edge": edge.id,
-        "cloud": cloud.id,
-        "users": int(uncertainty.size),
-        "tiers": [asdict(row) for row in table],
-        "spearman": spearman(uncertainty, agreement_loss(fast.top, full.top)),
-        "cloud_minus_edge": asdict(paired_bootstrap(ndcg(full.ranks, 10), ndcg(fast.ranks, 10))),
-        "gate": gate_report(fast, full, uncertainty),
-        "certificate": certificate_claim(edge, cloud),
-    }
-    if options.sampled:
-        document["sampled"] = {
-            tier: ranking_metrics(
-                sampled_ranks(scored, histories, split.test_target, allow_sampled=True)
-            )
-            for tier, scored in (("edge", scores), ("cloud", slow_scores))
-        }
-    parts = [tiers_table(document), gate_lines(document["gate"])]
-    return Outcome(
-        table="\n\n".join([*parts, certificate_line(document["certificate"])]), document=document
-    )
-
-
-def _check_pair(edge: Bundle, cloud: Bundle) -> None:
-    for bundle, tier in ((edge, "edge"), (cloud, "cloud")):
-        if bundle.manifest.tier != tier or bundle.manifest.kind != "sequence":
-            found = f"a {bundle.manifest.tier} bundle of kind {bundle.manifest.kind}"
-            raise BundleRefused(
-                f"{bundle.path}: expected the {tier} bundle of kind sequence, not {found}"
-            )
-    if sequence_of(edge).items != sequence_of(cloud).items:
-        raise BundleRefused("the two bundles have catalogues of different size")
-
-
-def _threshold(edge: Bundle) -> float:
-    said = edge.manifest.uncertainty
-    if said is None or said.threshold is None:
-        raise BundleRefused(f"bundle {edge.path}: without an uncertainty threshold nothing tiers")
-    return said.threshold
+    table, document = evaluate_pair(options)
+    return Outcome(table=table, document=document)
 
 
 def _use_threads(threads: int) -> None:
