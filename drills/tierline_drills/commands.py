@@ -18,7 +18,7 @@ from tierline_drills.experiment import Experiment, read_experiment
 from tierline_drills.kubernetes import chaos_mesh
 from tierline_drills.page import Chapter, page
 from tierline_drills.prediction import predicted
-from tierline_drills.records import Log, read_log, write_line
+from tierline_drills.records import Line, Log, read_log, write_line
 from tierline_drills.report import Report
 from tierline_drills.report import report as report_of
 from tierline_drills.runner import Journal, Runner, passed
@@ -177,7 +177,7 @@ def kubernetes(options: argparse.Namespace) -> int:
 def write_log(path: Path, log: Log) -> None:
     """A whole log as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    entries = [log.drill, *log.calls, *log.beliefs, *log.events, *log.counts]
+    entries: list[Line] = [log.drill, *log.calls, *log.beliefs, *log.events, *log.counts]
     path.write_text("".join(write_line(entry) + "\n" for entry in entries), encoding="utf-8")
 
 

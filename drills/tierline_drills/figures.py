@@ -12,6 +12,7 @@ from tierline_drills.timeline import is_good
 
 MONTH = 30 * 24 * 3600.0  # seconds an error budget is counted over
 PAID = frozenset({"retry", "hedge", "failover"})  # attempts beyond what was asked
+SLOW = 0.020  # seconds: what the yardstick counts as slow
 FULL = frozenset({"full", "edge"})  # qualities a policy intended; "degraded" is neither
 SAFETY = ("double_executions", "forbidden_bytes", "audit_gaps", "acknowledged_lost")
 
@@ -65,10 +66,16 @@ def ratio(calls: Sequence[Call]) -> float | None:
 
 
 def latencies(calls: Sequence[Call]) -> Figures:
-    """Seconds from when calls were due to their ends: median, p99, p99.9, the longest."""
+    """Seconds from when calls were due to their ends: median, p99, p99.9, the longest, and how many
+    took longer than SLOW."""
     values = [call.latency for call in calls]
     named = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999, "max": 1.0}
-    return {"calls": len(values), **{key: percentile(values, at) for key, at in named.items()}}
+    slow = sum(value > SLOW for value in values)
+    return {
+        "calls": len(values),
+        "slow": slow,
+        **{key: percentile(values, at) for key, at in named.items()},
+    }
 
 
 def budget(calls: Sequence[Call], drill: Drill, fault: tuple[float, float] | None) -> Figures:

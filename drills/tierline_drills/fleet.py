@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tierline_drills import front
 from tierline_drills.errors import DrillError
 from tierline_drills.network import Namespace, Namespaces
 from tierline_drills.processes import Processes, answers, free_ports, tierline_command
@@ -54,6 +55,7 @@ class Fleet:
     keys: Path | None = None  # key file: nodes then ask for keys and may be told to load
     token: str = field(default="", repr=False)
     namespaces: Namespaces = field(default_factory=Namespaces)
+    front: str = ""  # the URL of a yardstick before the edge nodes
 
     def add(self, plan: Sequence[tuple[str, str, str]], settings: dict[str, Any]) -> None:
         """Place the nodes (name, kind, tier). ``settings``: proxied, faulty and namespaced name
@@ -81,6 +83,15 @@ class Fleet:
                 host=host,
                 namespace=namespace,
             )
+
+    def put_in_front(self, name: str) -> None:
+        """Start nginx or HAProxy before the edge nodes, which must be ready. Raises NotHere."""
+        (port,) = free_ports(1)
+        edges = [node.address for node in self.nodes.values() if node.kind == "edge"]
+        line = front.command(name, self.folder / name, port, edges)
+        self.processes.start(name, line, front.environment())
+        self.front = f"http://127.0.0.1:{port}"
+        self.processes.wait_ready(name, f"{self.front}/readyz")
 
     def start(self, name: str) -> None:
         """Start (or start again) a node; it is not ready yet."""

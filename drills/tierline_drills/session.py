@@ -98,6 +98,8 @@ class Session:
         for fleet in self.fleets.values():
             for name in fleet.nodes:
                 fleet.wait_ready(name)
+        if self.fleet_settings.get("front"):
+            self.fleet.put_in_front(self.fleet_settings["front"])
         self._start_load()
         self._start_responder()
         time.sleep(float(self.load_settings.get("warm", 8.0)))
