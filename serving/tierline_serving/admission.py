@@ -7,11 +7,22 @@ models) is learned while there is always a next batch: it stretches every predic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-from tierline import Criticality, Overloaded
+from tierline import (
+    BadRequest,
+    Criticality,
+    DeadlineExceeded,
+    FrameError,
+    ModelNotFound,
+    NotPermitted,
+    Overloaded,
+    Unavailable,
+)
 from tierline_serving.costs import CostModel
 
 WARM_AFTER: Final = 20  # batches before the model is believed enough to refuse anybody
@@ -24,8 +35,7 @@ _STRETCH_WEIGHT: Final = 0.05
 SHEDDABLE_SHARE: Final = 0.5  # of the time left: work that may be shed leaves room for other work
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(NamedTuple):
     """What stands before a newcomer: the queue, and the batch being scored since an instant."""
 
     queued_rows: int = 0
@@ -65,6 +75,29 @@ class Shed(Overloaded):
         self.retry_after = retry_after
         self.queue = queue
 
+
+def reason_of(error: Exception) -> str:
+    """Why a request was not answered, in one word: what metrics and headers say."""
+    if isinstance(error, Shed):
+        return error.reason
+    if isinstance(error, FrameError):
+        return "bad_frame"
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return reason
+    return "model_failed"
+
+
+_REASONS: Final[Mapping[type[Exception], str]] = MappingProxyType(
+    {
+        DeadlineExceeded: "deadline_passed",
+        Unavailable: "not_serving",
+        BadRequest: "bad_request",
+        ModelNotFound: "model_not_found",
+        NotPermitted: "not_permitted",
+        Overloaded: "overloaded",
+    }
+)
 
 _ADMIT = Decision(Verdict.ADMIT)
 _PASSED = Decision(Verdict.DEADLINE_PASSED)
@@ -136,7 +169,7 @@ class Admission:
         """
         if not deadline_at > now:
             return _PASSED
-        if not self.is_warm:
+        if self.costs.batches < WARM_AFTER:
             return _ADMIT
         before = 0.0 if backlog.is_empty else self._running(backlog, now)
         # A newcomer shares the last queued batch when it fits, so it pays the fixed cost only once.

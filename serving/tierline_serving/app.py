@@ -34,6 +34,7 @@ from tierline_serving.front.native import (
     BUNDLE_HEADER,
     COMPUTE_HEADER,
     QUEUE_HEADER,
+    REASON_HEADER,
     SCORE_PATH,
 )
 from tierline_serving.handlers import OK, Answer, Handlers, as_json, error_answer, internal_error
@@ -150,6 +151,10 @@ class App:
             headers.append((QUEUE_HEADER, _milliseconds(answer.expected_wait)))
             headers.append((COMPUTE_HEADER, _milliseconds(compute)))
             headers.append((BUNDLE_HEADER, answer.reply.bundle.encode()))
+        elif answer.reason is not None:
+            headers.append((REASON_HEADER, answer.reason.encode()))
+            if http_status(answer.code) == 429:
+                headers.append((QUEUE_HEADER, _milliseconds(answer.expected_wait)))
         status = 200 if answer.code == OK else http_status(answer.code)
         body = b"".join(answer.frame)
         await respond(send, status, body, headers, asks_to_leave=self._handlers.asks_to_leave)

@@ -25,6 +25,7 @@ from tierline.wire import ErrorReply, Limits, ScoreReply, ScoreRequest
 from tierline.wire.errors import to_reply
 from tierline.wire.frames import decode_request, encode_error, encode_reply
 from tierline.wire.headers import CallHeaders, read_headers
+from tierline_serving.admission import Shed, reason_of
 from tierline_serving.batching.pending import Outcome, Pending
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.lifecycle import Lifecycle
@@ -49,6 +50,7 @@ class Answer(NamedTuple):
     request_id: str | None = None
     reply: ScoreReply | None = None  # the answer itself; None for an error
     expected_wait: float = 0.0  # seconds a request arriving now would wait: the load hint
+    reason: str | None = None  # why it was not answered, in one word
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Measured:
 
     code: str = "cancelled"
     queue: float | None = None
+    reason: str | None = None
 
 
 class Handlers:
@@ -119,7 +122,8 @@ class Handlers:
         try:
             yield outcome
         finally:
-            self._metrics.ended(outcome.code, self._clock() - arrived_at, outcome.queue)
+            seconds = self._clock() - arrived_at
+            self._metrics.ended(outcome.code, seconds, outcome.queue, outcome.reason)
 
     async def score(self, request: ScoreRequest, deadline: Deadline) -> ScoreReply:
         """Answer one request by its deadline. Raises CallError, and what a broken scorer raises."""
@@ -216,7 +220,8 @@ class Handlers:
 
     def metrics_text(self) -> bytes:
         """The Prometheus text of this endpoint."""
-        return self._metrics.render(ready=self.is_ready, models=self.models())
+        waits = {each.info.name: each.runner.expected_wait() for each in self._served.answering()}
+        return self._metrics.render(ready=self.is_ready, models=self.models(), waits=waits)
 
 
 class Entered:
@@ -240,9 +245,10 @@ class Entered:
         if self.pending is not None and self._generation.runner.leave(self.pending):
             self._generation.__exit__(None, None, None)
 
-    def expected_wait(self) -> float:
-        """Seconds a request arriving now would wait there: the load hint."""
-        return self._generation.runner.expected_wait()
+    @property
+    def wait_hint(self) -> float:
+        """Seconds a request arriving now would wait there."""
+        return self._generation.runner.wait_hint
 
 
 class FrameCall:
@@ -282,7 +288,7 @@ class FrameCall:
         self._done = None
         if self._entered is not None:
             self._entered.leave()
-        self._count("cancelled", None)
+        self._count("cancelled", None, None)
 
     def _ended(self, outcome: Outcome) -> None:
         done, self._done = self._done, None
@@ -290,7 +296,7 @@ class FrameCall:
             return
         answer = self._answer(outcome)
         queue = None if answer.reply is None else answer.reply.timings["queue"]
-        self._count(answer.code, queue)
+        self._count(answer.code, queue, answer.reason)
         done(answer)
 
     def _answer(self, outcome: Outcome) -> Answer:
@@ -300,17 +306,23 @@ class FrameCall:
             parts = encode_reply(outcome)
         except FrameError as error:  # the scorer's fault, not the caller's
             return self._refusal(ModelFailed(f"the model's answer is none: {error}"))
-        wait = 0.0 if self._entered is None else self._entered.expected_wait()
+        wait = 0.0 if self._entered is None else self._entered.wait_hint
         return Answer(OK, parts, None, self._request_id, outcome, wait)
 
     def _refusal(self, error: Exception) -> Answer:
-        if isinstance(error, CallError | FrameError):
-            return error_answer(to_reply(error), self._request_id)
-        return internal_error(error, self._request_id)  # logged, told to the caller by its id
+        reason = reason_of(error)
+        if not isinstance(error, CallError | FrameError):
+            reply, request_id = failure(error, self._request_id)  # logged; the caller gets its id
+            return Answer(reply.code, encode_error(reply), None, request_id, None, 0.0, reason)
+        reply = to_reply(error)
+        wait = error.queue if isinstance(error, Shed) else 0.0
+        frame, again = encode_error(reply), reply.retry_after
+        return Answer(reply.code, frame, again, self._request_id, None, wait, reason)
 
-    def _count(self, code: str, queue: float | None) -> None:
+    def _count(self, code: str, queue: float | None, reason: str | None) -> None:
         handlers = self._handlers
-        handlers._metrics.ended(code, handlers._clock() - self._arrived_at, queue)
+        seconds = handlers._clock() - self._arrived_at
+        handlers._metrics.ended(code, seconds, queue, reason)
 
 
 def _nobody(outcome: Outcome) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tierline_serving.batching.runner import BatchReport
+from tierline_serving.batching.scoring import BatchReport
+from tierline_serving.costs import bucket_of
 
 
 @dataclass(slots=True)
@@ -51,8 +52,7 @@ class BundleStatistics:
         self.fail.add(report.failed, report.failed * shared)
         self.queue.add(report.requests, report.queue)
         self.compute.add(report.requests, report.requests * report.compute)
-        size = 1 << max(0, report.rows - 1).bit_length()
-        self.by_size.setdefault(size, Sum()).add(1, report.compute)
+        self.by_size.setdefault(bucket_of(report.rows), Sum()).add(1, report.compute)
 
 
 class Statistics:

@@ -65,6 +65,7 @@ class Runner:
         self._batcher: Batcher[Pending] = Batcher(self.limits)
         self._admission = self._new_admission()
         self._was_waited_for = False  # whether the next batch waited while the last one ran
+        self._hint = 0.0
         self._running: Batch[Pending] | None = None
         self._running_since = 0.0
         self._engine = _Engine.IDLE
@@ -98,6 +99,11 @@ class Runner:
         """Predicted seconds in the queue for a request arriving now."""
         with self._lock:
             return self._admission.expected_wait(self._backlog(), self._clock())
+
+    @property
+    def wait_hint(self) -> float:
+        """``expected_wait`` as it was when the last batch ended: what its answers carry."""
+        return self._hint
 
     async def submit(self, request: ScoreRequest, deadline_at: float) -> ScoreReply:
         """Score a validated request; ``timings`` of the reply gain ``queue`` and ``compute``.
@@ -347,6 +353,8 @@ class Runner:
                 follows = self._was_waited_for
                 self._admission.observe(batch.rows, report.compute, ended, follows=follows)
             self._was_waited_for = self._batcher.queued_requests > 0
+            backlog = Backlog(self._batcher.queued_rows)
+            self._hint = self._admission.expected_wait(backlog, self._running_since)
         return outcomes, report
 
     # On the scoring thread.

@@ -12,6 +12,7 @@ from tierline import CallError, FrameError
 from tierline.wire import ScoreReply, ScoreRequest
 from tierline.wire.errors import http_status, to_reply
 from tierline.wire.headers import REQUEST_ID_HEADER, read_headers
+from tierline_serving.admission import reason_of
 from tierline_serving.front.encodings import content_encoding, decoded, encoded
 from tierline_serving.front.exchange import (
     DisconnectWatch,
@@ -95,6 +96,7 @@ class Calls:
             except Exception as error:  # the shell's edge: told to the caller in his protocol
                 refused = as_refused(error, request_id)
                 outcome.code = refused.error.code
+                outcome.reason = refused.error.code if error is refused else reason_of(error)
                 response = refusal(refused)
                 accepts = ""  # errors are short, and clients read them with less care
         await self.send(send, response, accepts, request_id)

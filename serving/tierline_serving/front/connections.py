@@ -65,6 +65,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deafness: asyncio.TimerHandle | None = None
         self._awaits_body = False
         self._head_bytes = 0
+        self._in_head = True
         self._idle_from: float | None = None
         self._native: NativeCalls | None = getattr(self.app, "native", None)
 
@@ -98,7 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             self._stop_waiting()
-        elif self.scope is None or "method" not in self.scope:  # the head is not whole yet
+        elif self._in_head:
             self._head_came_partly(len(data))
         elif self.cycle.more_body:
             self._body_came_partly()
@@ -107,7 +108,15 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
 
+    def on_message_begin(self) -> None:
+        # No scope yet: native calls need none, and it costs more than reading their headers.
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._in_head = True
+
     def on_headers_complete(self) -> None:
+        self._in_head = False
         calls, before = self._native, self.cycle
         if (
             calls is None
@@ -115,9 +124,12 @@ class GuardedProtocol(HttpToolsProtocol):
             or self.flow.write_paused
             or not takes(self.parser.get_method(), self.url, self.headers)
         ):
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()  # makes the scope
+            self.url, self.expect_100_continue = url, expects
+            self.headers += headers  # the scope holds this very list
             super().on_headers_complete()
             return
-        self.scope["method"] = "POST"
         keeps = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         self.cycle = NativeCycle(self, calls, self.headers, monotonic(), keep_alive=keeps)
 

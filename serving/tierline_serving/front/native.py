@@ -13,10 +13,16 @@ from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
+from tierline.deadline import DEADLINE_HEADER
 from tierline.wire import ErrorReply
 from tierline.wire.errors import http_status
 from tierline.wire.frames import encode_error
-from tierline.wire.headers import CONTENT_TYPE, REQUEST_ID_HEADER
+from tierline.wire.headers import (
+    ATTEMPT_HEADER,
+    CONTENT_TYPE,
+    REQUEST_ID_HEADER,
+    TRACEPARENT_HEADER,
+)
 from tierline_serving.front.bodies import HELD_FROM
 from tierline_serving.front.exchange import MAX_HEADERS, RawHeaders
 
@@ -27,10 +33,15 @@ SCORE_PATH: Final = "/v1/score"
 QUEUE_HEADER: Final = b"x-tierline-queue-ms"  # expected wait of a request arriving now
 COMPUTE_HEADER: Final = b"x-tierline-compute-ms"  # what this request's batch took
 BUNDLE_HEADER: Final = b"x-tierline-bundle"
+REASON_HEADER: Final = b"x-tierline-reason"  # why it was not answered, in one word
 
 _RAW_PATH: Final = SCORE_PATH.encode()
 _ID_HEADER: Final = REQUEST_ID_HEADER.encode()
 _FRAME: Final = CONTENT_TYPE.encode()
+_READ: Final = {
+    name.encode(): name
+    for name in (DEADLINE_HEADER, ATTEMPT_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER)
+}  # the headers a call is read from
 _LEAVE: Final = b"connection: close\r\n"
 
 
@@ -110,7 +121,9 @@ class NativeCycle:
         parts = self._parts
         frame = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts = []
-        headers = {name.decode("latin-1"): text.decode("latin-1") for name, text in self._headers}
+        headers = {
+            _READ[name]: text.decode("latin-1") for name, text in self._headers if name in _READ
+        }
         call = self._calls.begin_frame(frame, headers, self._arrived_at, self._answer)
         if not self.response_complete:
             self._call = call
@@ -181,6 +194,10 @@ def response_bytes(answer: Answer, *, keep_alive: bool) -> bytes:
             b"x-tierline-queue-ms: %.3f\r\nx-tierline-compute-ms: %.3f\r\nx-tierline-bundle: %b\r\n"
             % (answer.expected_wait * 1e3, reply.timings["compute"] * 1e3, reply.bundle.encode())
         )
+    elif answer.reason is not None:
+        lines.append(b"x-tierline-reason: %b\r\n" % answer.reason.encode())
+        if status == 429:
+            lines.append(b"x-tierline-queue-ms: %.3f\r\n" % (answer.expected_wait * 1e3))
     if answer.request_id is not None:
         lines.append(b"%b: %b\r\n" % (_ID_HEADER, answer.request_id.encode()))
     if answer.retry_after is not None:
