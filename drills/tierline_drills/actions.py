@@ -165,6 +165,25 @@ def publish(version: str, back_up: bool = True, inject: bool = False) -> str:
     return bundle.name
 
 
+def publish_on_full_disk(version: str) -> str:
+    """Publish while no file may grow beyond a few bytes: it must fail and change nothing. As a
+    negative control (``fleet.torn``) the bundle in use is torn, as by a publisher that writes in
+    place."""
+    session, registry = current(), _registry()
+    shop = session.shop
+    assert shop is not None
+    session.tell("inject", f"publish {version} on a full disk", ())
+    if session.fleet_settings.get("torn"):
+        storage.truncate(storage.largest_file(registry, MODEL))
+        said = "torn"
+    else:
+        bundle = session.versions[version]
+        said = storage.publish_when_full(registry, bundle, shop.public)
+    session.count("torn_bundles", float(bool(storage.damage(registry, shop.trust))))
+    session.tell("clear", f"the publish ended: {said}", ())
+    return said
+
+
 def _restart_all(names: tuple[str, ...]) -> None:
     fleet = current().fleet
     for name in names:

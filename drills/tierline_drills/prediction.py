@@ -107,7 +107,7 @@ def _act(script: _Script, activity: Activity, fleet: Mapping[str, Any]) -> None:
             script.bad = (arguments["kind"], tuple(nodes))
         case "publish" if arguments.get("inject"):
             _publish(script, fleet)
-        case "lose_registry" | "corrupt_bundle":
+        case "lose_registry" | "corrupt_bundle" | "publish_on_full_disk":
             script.tell("inject", activity.name, ())
         case "plug" | "thaw" | "mend_network" | "mend_model" | "start":
             script.heal(nodes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from tierline import BundleRefused, ConfigurationError
@@ -12,6 +14,14 @@ from tierline_serving.backup import back_up, restore
 from tierline_serving.bundle import open_bundle
 from tierline_serving.registry import BUNDLES, Registry
 from tierline_serving.signing import Trust
+
+FULL_DISK = 4096  # bytes a file may still grow to
+LIMIT = """
+import os, resource, sys
+room = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def damage(registry: Registry, trust: Trust) -> str:
@@ -88,6 +98,23 @@ def restore_newest(folder: Path, registry: Registry, trust: Trust) -> tuple[Path
         except BundleRefused as error:
             refused.append(str(error))
     raise DrillError(f"no backup in {folder.name} could be restored: {refused or 'there is none'}")
+
+
+def publish_when_full(
+    registry: Registry, bundle: Path, public: Path, *, room: int = FULL_DISK
+) -> str:
+    """Let a process that may write only ``room`` bytes into a file publish a bundle; returns what
+    it said. Raises DrillError when it succeeded all the same.
+
+    The limit is the kernel's (RLIMIT_FSIZE): a write beyond it fails as one on a full disk does,
+    and no root is needed. The signal that would end the process is ignored by Python."""
+    arguments = ["registry", "publish", str(bundle), "--root", str(registry.root)]
+    line = [sys.executable, "-m", "tierline.cli", *arguments, "--trust", str(public)]
+    limited = [sys.executable, "-c", LIMIT, str(room), *line]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode == 0:
+        raise DrillError("a publish succeeded though the disk was full")
+    return done.stderr.strip()
 
 
 def publishes_lost(registry: Registry, known: frozenset[str]) -> int:

@@ -19,7 +19,7 @@ from tierline_drills.node import Fault, FaultyScorer, read_fault
 from tierline_serving.bundle import write_bundle
 from tierline_serving.registry import Registry
 from tierline_serving.scorer import ModelInfo
-from tierline_serving.signing import Trust
+from tierline_serving.signing import Signer, Trust
 
 TRUST = Trust(allow_unsigned=True)
 MANIFEST: dict[str, Any] = {
@@ -85,6 +85,22 @@ def test_what_was_damaged_is_kept_aside(registry: Registry, tmp_path: Path) -> N
     storage.restore_newest(tmp_path / "backups", registry, TRUST)
     assert storage.damage(registry, TRUST) == ""
     assert (tmp_path / "registry-damaged-0" / "bundles").is_dir()
+
+
+@pytest.mark.slow
+def test_a_publish_on_a_full_disk_ends_with_a_sentence_and_changes_nothing(
+    registry: Registry, tmp_path: Path
+) -> None:
+    signer = Signer.generate()
+    signer.save(tmp_path / "key.pem", tmp_path / "key.pub")
+    files = {"model.onnx": b"x" * 100_000}
+    bundle = write_bundle(files, {**MANIFEST, "version": "9"}, tmp_path / "made", signer)
+    before = registry.read_channel("taste", "stable")
+    said = storage.publish_when_full(registry, bundle.path, tmp_path / "key.pub")
+    assert "the file system refused" in said
+    assert "Traceback" not in said
+    assert registry.read_channel("taste", "stable") == before
+    assert storage.damage(registry, TRUST) == ""
 
 
 def test_without_a_sound_backup_nothing_is_made_up(registry: Registry, tmp_path: Path) -> None:
