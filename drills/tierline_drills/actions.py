@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 from tierline_drills import storage
 from tierline_drills.control import current
 from tierline_drills.errors import DrillError
 from tierline_drills.network import Namespace
+from tierline_drills.processes import tierline_command
 from tierline_drills.shop import MODEL
 from tierline_serving.registry import Registry
 
@@ -233,27 +236,27 @@ def wait_for_registry(timeout: float = 60.0) -> str:
     return "whole"
 
 
-def retrain(
-    users: int = 600, items: int = 300, minutes: float = 0.5, timeout: float = 240.0
-) -> str:
-    """Train anew from the last good data and publish behind the parity gate: a model that answers
-    otherwise after export than before is not packed, and a bundle that does not answer its golden
-    requests is not loaded."""
-    from tierline_drills.processes import tierline_command
-
+def retrain(minutes: float = 0.5, timeout: float = 400.0) -> str:
+    """Train anew from the last good data and publish behind two gates: a model that answers
+    otherwise after its export is not packed (parity), and an edge bundle that does not answer its
+    golden requests is not published. It goes to the channel "candidate": serving is not touched."""
     session, registry = current(), _registry()
     shop = session.shop
     assert shop is not None
     out = session.folder / "retrained"
-    size = ["--users", str(users), "--items", str(items), "--max-minutes", str(minutes)]
-    made = ["--out", str(out), "--key", str(shop.key), "--model", MODEL, "--threads", "1"]
-    command = tierline_command("train", "--synthetic", "--recipe", "quick", *size, *made)
+    size = ["--recipe", "quick", "--max-minutes", str(minutes), "--threads", "1"]
+    made = ["--out", str(out), "--key", str(shop.key), "--model", MODEL]
+    said = ["--json", str(session.folder / "retrained.json")]
+    command = tierline_command("train", str(shop.data), *size, *made, *said)
     session.processes.run("retraining", command, timeout)
-    bundles = sorted((out / "bundles").glob(f"{MODEL}*"))
-    for bundle in bundles:
-        registry.publish(bundle, trust=shop.trust, channel="retrained")
-    session.tell("response", f"retrained and published {len(bundles)} bundle(s)", ())
-    return ", ".join(bundle.name for bundle in bundles)
+    document = json.loads((session.folder / "retrained.json").read_text(encoding="utf-8"))
+    edge = Path(document["bundles"]["edge"])
+    checked = tierline_command("edge", "check", str(edge), "--trust", str(shop.public))
+    session.processes.run("gate", [*checked, "--threads", "1"], 60.0)
+    registry.publish(edge, trust=shop.trust, channel="candidate")
+    session.count("retrained", 1)
+    session.tell("response", f"retrained from the last good data, published {edge.name}", ())
+    return edge.name
 
 
 def _cable(node: str) -> Namespace:
