@@ -171,7 +171,7 @@ def _recoveries(
         found = answers_again(tiered, events, after=after, endpoint=endpoint)
         seconds[name] = round(found[1], 2) if found else None
         last = max(one.at for one in tiered)
-        label = f"{name} answers again" if found else f"{name} HAS NOT ANSWERED AGAIN"
+        label = f"{name} answers again" if found else f"{name} has not answered again"
         told.append(Event(at=found[0] if found else last, label=label))
     return told, seconds
 
