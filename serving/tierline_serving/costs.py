@@ -75,7 +75,7 @@ class CostModel:
             left, before = self._rows[place - 1], self._seconds[place - 1]
             share = (seconds - before) / (self._seconds[place] - before)
             rows = left + (self._rows[place] - left) * share
-        return max(0, min(most, int(rows + 1e-9)))
+        return int(max(0.0, min(float(most), rows + 1e-9)))  # rows may be infinite
 
     def _solve(self) -> None:
         mean_x, mean_y = self._x / self._w, self._y / self._w

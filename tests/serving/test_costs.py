@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tierline_serving.costs import FORGOTTEN, CostModel, bucket_of
@@ -57,6 +57,7 @@ def test_a_prediction_is_finite_never_negative_and_never_falls_with_the_rows(
 
 
 @given(BATCHES, st.floats(1e-6, 20.0), st.integers(1, 5000))
+@example([(1, 1.1e-308)], 2.0, 1)
 def test_what_is_said_to_fit_into_a_span_fits(
     batches: list[tuple[int, float]], span: float, most: int
 ) -> None:
