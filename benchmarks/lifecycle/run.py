@@ -29,20 +29,21 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Shop:
-    """Two good bundles and one that is refused, in a registry with a key file beside it."""
+    """Three good bundles and one that is refused, in a registry with a key file beside it. Three,
+    because of two the one before would be in memory still, and nothing would be loaded."""
 
     folder: Path
-    good: tuple[Made, Made]
+    good: tuple[Made, ...]
     bad: Made
     key: str
 
     @classmethod
     def build(cls, folder: Path) -> Shop:
-        first, second = (make(folder, str(number), seed=number) for number in (1, 2))
-        bad = make(folder, "3", seed=3, is_true=False)
+        good = tuple(make(folder, str(number), seed=number) for number in (1, 2, 3))
+        bad = make(folder, "4", seed=4, is_true=False)
         _, key = create_key(folder / "keys.json", frozenset(Scope))
-        shop = cls(folder, (first, second), bad, key)
-        for made in (bad, second, first):
+        shop = cls(folder, good, bad, key)
+        for made in (bad, *good):
             shop.registry.publish(made.bundle.path, trust=UNSIGNED)
         return shop
 
@@ -69,7 +70,7 @@ class Shop:
 
 
 def swaps(shop: Shop, count: int, rollbacks: int) -> dict[str, object]:
-    """Promote and load one bundle after the other under load, then roll back there and forth."""
+    """Promote and load one bundle after the other under load, then roll back and forth."""
     shop.promote(shop.good[0])
     node = shop.keyed()
     refused, load_ms, rollback_ms = 0, [], []
@@ -78,7 +79,7 @@ def swaps(shop: Shop, count: int, rollbacks: int) -> dict[str, object]:
             calm.wait_for(50 * CALLERS)
         with Callers([node.url], shop.expected, callers=CALLERS, key=shop.key) as load:
             for number in range(count):
-                shop.promote(shop.good[(number + 1) % 2])
+                shop.promote(shop.good[(number + 1) % len(shop.good)])
                 begun = time.perf_counter()
                 refused += node.change("load", shop.key) != 200
                 load_ms.append((time.perf_counter() - begun) * 1000)
@@ -134,7 +135,7 @@ def failed_loads(shop: Shop, count: int) -> dict[str, object]:
 
 
 def rolling_restart(shop: Shop, rounds: int) -> dict[str, object]:
-    """Two nodes restarted in turn under load, each with the other channel's bundle."""
+    """Two nodes restarted in turn under load, each round with the next bundle."""
     nodes = [shop.node(), shop.node()]
     exits: list[int] = []
     shop.promote(shop.good[0])
@@ -142,7 +143,7 @@ def rolling_restart(shop: Shop, rounds: int) -> dict[str, object]:
         urls = [node.url for node in nodes]
         with Callers(urls, shop.expected, callers=CALLERS) as load:
             for number in range(rounds):
-                shop.promote(shop.good[(number + 1) % 2])
+                shop.promote(shop.good[(number + 1) % len(shop.good)])
                 for node in nodes:
                     exits.append(node.leave())
                     node.kill()
