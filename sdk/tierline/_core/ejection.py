@@ -121,6 +121,14 @@ class Standing:
         self._probe_down = down
         self._settle()
 
+    def proven(self, now: float) -> None:
+        """Real calls were answered here till its breaker closed: that is better evidence than any
+        waiting. It comes back, unless the probes of health say otherwise."""
+        if self._until is not None:
+            self._until = None
+            self._returned_at = now
+        self.start_slowly(now)
+
     def start_slowly(self, now: float) -> None:
         """It comes back: its share grows from a little to the whole."""
         if self._policy.slow_start and self._policy.slow_start_from < 1.0:
@@ -128,8 +136,13 @@ class Standing:
         self._settle()
 
     @property
+    def is_down(self) -> bool:
+        """Whether the probes of health keep it out."""
+        return self._probe_down
+
+    @property
     def is_ejected(self) -> bool:
-        """Whether outliers' rules, not probes, keep it out."""
+        """Whether outliers' rules keep it out."""
         return self._until is not None
 
     def advance(self, now: float) -> None:

@@ -53,7 +53,7 @@ def answered(
         patience = min(span, 2.0 * running.allowed)
         endpoint.limiter.answered(latency, endpoint.inflight + 1, patience, now)
     if running.permit.probe is not None and running.breaker.state is State.CLOSED:
-        endpoint.standing.start_slowly(now)
+        endpoint.standing.proven(now)
         endpoint.limiter.start_anew()
         endpoint.latency.forget()  # the failures it is back from; the slow start holds it down
     if not semantic.is_clear:

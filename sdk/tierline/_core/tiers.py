@@ -110,14 +110,17 @@ class TierState:
     def _early(
         self, model: str, avoid: Collection[str], now: float, criticality: Criticality
     ) -> EndpointState | None:
-        """Who may be tried before its breaker's time, because everybody else is full: the call
-        would be refused, so that it has nothing to lose, and the tier needs what it finds out."""
+        """Who may be tried before its breaker's time, because everybody else is full: the tier
+        would refuse the call, so that it has nothing to lose here, and needs what it finds out.
+        Ejected ones, too: one that is out of two leaves the other with twice its load. But whom the
+        probes of health call down they try themselves."""
         if not self.is_full(model, now, criticality):
             return None
         for endpoint in self.endpoints:
             breaker = endpoint.breaker(model)
             if (
                 breaker.state is not State.CLOSED
+                and not endpoint.standing.is_down
                 and breaker.allows_early(now)
                 and endpoint.url not in avoid
                 and endpoint.inflight < endpoint.limiter.room[criticality]

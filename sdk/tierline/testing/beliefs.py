@@ -124,7 +124,8 @@ class BeliefWatch:
         if seen.out_since is not None and seen.out_since < self._now():
             if seen.panicked_at >= self._now():
                 notes.seen["panic"] += 1
-            elif seen.state is State.HALF_OPEN:  # one probe, because everybody else was full
+            # One probe at a time, because everybody else is full.
+            elif seen.state is State.HALF_OPEN and not seen.endpoint.standing.is_down:
                 notes.seen["early probe"] += 1
             else:
                 notes.violated("ejected means left out", f"{url} is asked while ejected")
