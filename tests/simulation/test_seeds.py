@@ -30,6 +30,7 @@ SOMETIMES = {
     "breaker half_open to closed",
     *(f"breaker opened by {why}" for why in ("consecutive", "rate", "slow", "probe")),
     "late result",
+    *(f"{kind} call where sheddable ones are shed" for kind in ("default", "critical")),
     "ejected",
     "panic",
     "bundle implicated",

@@ -77,7 +77,9 @@ class WindowedBudget:
 
 class TierBudget:
     """What retries, hedges and failovers may add to what was asked of one tier: a share ``ratio``
-    of it, and then one of the process's ``floor``, which all tiers share."""
+    of it, and then one of the process's ``floor``, which all tiers share. What was earned and spent
+    in busier times and is not yet forgotten counts against the floor: share and floor together hold
+    in every window of ten seconds in which anything is spent."""
 
     __slots__ = ("_earned", "_extra", "_floor", "broke_until", "requests")
 
@@ -90,13 +92,16 @@ class TierBudget:
 
     def affords(self, now: float) -> bool:
         """Whether ``withdraw`` would succeed."""
-        return self._earned.balance(now) >= 1.0 or self._floor.balance(now) >= 1.0
+        earned = self._earned.balance(now)
+        return earned >= 1.0 or self._floor.balance(now) + min(0.0, earned) >= 1.0
 
     def withdraw(self, now: float) -> bool:
         """Pay for one more attempt, if there is something to pay with."""
-        if not self._earned.withdraw(now) and not self._floor.withdraw(now):
+        if not self.affords(now):
             self.broke_until = now + BROKE
             return False
+        if not self._earned.withdraw(now):
+            self._floor.withdraw(now)
         self._extra.add(now)
         return True
 

@@ -224,18 +224,22 @@ class ScoreCall(CallState):
         self, tier: TierState, breaker: Breaker, latencies: LatencyWindow, now: float
     ) -> float:
         """The whole of what remains when nobody else could be asked; less when somebody could."""
-        config = self._fleet.config
-        alone = len(self._route) == 1 and len(tier.endpoints) == 1
         return attempt_until(
-            config.timeout,
+            self._fleet.config.timeout,
             latencies,
             now=now,
             deadline=self._deadline,
-            is_last=alone
-            or self._started + 1 >= config.retry.attempts
-            or now < tier.budget.broke_until,
+            is_last=not self._can_be_followed(tier, now),
             is_probe=breaker.state is not State.CLOSED,
         )
+
+    def _can_be_followed(self, tier: TierState, now: float) -> bool:
+        """Whether another attempt could be made, and paid for, after the one to be made now."""
+        if self._started + 1 >= self._fleet.config.retry.attempts or now < tier.budget.broke_until:
+            return False
+        if len(tier.endpoints) > 1 and tier.budget.affords(now):
+            return True
+        return any(other.budget.affords(now) for other in self._route if other is not tier)
 
     def _plan_hedge(self, tier: TierState, latencies: LatencyWindow, now: float) -> list[Command]:
         policy = self._fleet.config.hedge

@@ -203,6 +203,8 @@ class CallState:
             return self._mode.value
         if running.tier.is_edge:
             return "certain" if any(not t.is_edge for t in self._tiers) else "no_cloud"
+        if not any(tier.is_edge for tier in self._tiers):
+            return "no_edge"
         why = outcome_name(self._last_error) if self._last_error else "breaker"
         return f"edge_failed: {why}"
 

@@ -16,6 +16,7 @@ from tierline.testing.outcome import Outcome
 from tierline.testing.privacy import shows
 from tierline.testing.truth import CERTIFIED, THRESHOLD, certificate_of, is_true, prior_scores
 from tierline.testing.watch import CallWatch
+from tierline.wire import decode_request
 
 KINDS = frozenset({"first", "failover", "retry", "hedge", "escalation"})
 DEGRADED = (
@@ -34,7 +35,7 @@ def complaints(
     watched: CallWatch,
     config: ClientConfig,
     links: Mapping[str, SimLink],
-    earlier: list[PlannedCall],
+    earlier: list[CallWatch],
     grace: float,
 ) -> Iterator[Complaint]:
     """Every rule this outcome breaks. ``earlier`` are the calls that may have left a last good
@@ -45,11 +46,19 @@ def complaints(
         late = outcome.ended - outcome.began - span
         yield "ends by the deadline", f"call {call.number} ended {late:.6f} s late"
     yield from _attempts(outcome, watched)
-    words = f"{outcome.answer!r} {outcome.error!r} {outcome.attempts!r}"
-    if shows(words, call.number):
-        yield "sovereign", f"call {call.number}: what is told of it names its private field"
+    if any(policy.has_field_rules for policy in watched.policies):
+        words = f"{outcome.answer!r} {outcome.attempts!r} {' '.join(_told(outcome.error))}"
+        if shows(words, call.number):
+            yield "sovereign", f"call {call.number}: what is told of it names its private field"
     if outcome.answer is not None:
         yield from _answer(watched, outcome.answer, config, links, earlier)
+
+
+def _told(error: BaseException | None) -> Iterator[str]:
+    """An error and all that it came from, as a traceback would show them."""
+    while error is not None:
+        yield f"{error!r} {getattr(error, '__notes__', '')}"
+        error = error.__cause__ or error.__context__
 
 
 def _attempts(outcome: Outcome, watched: CallWatch) -> Iterator[Complaint]:
@@ -74,7 +83,7 @@ def _answer(
     answer: Answer,
     config: ClientConfig,
     links: Mapping[str, SimLink],
-    earlier: list[PlannedCall],
+    earlier: list[CallWatch],
 ) -> Iterator[Complaint]:
     call = watched.planned
     where = f"call {call.number}, {answer!r}"
@@ -114,7 +123,7 @@ def _certificate(
 
 
 def _fallback(
-    call: PlannedCall, answer: Answer, earlier: list[PlannedCall], where: str
+    call: PlannedCall, answer: Answer, earlier: list[CallWatch], where: str
 ) -> Iterator[Complaint]:
     if answer.quality != QUALITY_DEGRADED:
         yield "labels are true", f"{where}: a fallback is degraded"
@@ -127,9 +136,10 @@ def _fallback(
         yield "labels are true", f"{where}: which fallback is it?"
     bundle, request = answer.bundle, call.request
     for former in earlier:
-        merged = request._replace(query=former.request.query)
-        if is_true(bundle, merged, answer.scores, answer.items):
-            return
+        for seen in (former.planned.request, *map(decode_request, former.shown.values())):
+            merged = request._replace(query=seen.query)
+            if is_true(bundle, merged, answer.scores, answer.items):
+                return
     yield "answers are this call's", f"{where}: no earlier answer of its key"
 
 
@@ -147,7 +157,9 @@ def _fresh(
     if tier is None or not any(answer.bundle in link.node.served for link in asked):
         yield "labels are true", f"{where}: nobody there served {answer.bundle}"
         return
-    if not is_true(answer.bundle, call.request, answer.scores, answer.items):
+    reduced = any(a.reduced for a in answer.attempts if a.tier == answer.tier)
+    asked_for = decode_request(watched.shown[answer.tier]) if reduced else call.request
+    if not is_true(answer.bundle, asked_for, answer.scores, answer.items):
         yield "answers are this call's", f"{where}: {answer.bundle} answers this differently"
     if call.version is not None and answer.bundle != call.version:
         yield "a pinned version answers", f"{where}: {call.version} was asked for"

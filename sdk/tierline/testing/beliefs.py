@@ -97,7 +97,7 @@ class BeliefWatch:
         self._semantic = fleet.semantic
         self._tiers = fleet.tiers
 
-    def sent(self, link: SimLink, exchange: Exchange) -> None:
+    def sent(self, link: SimLink, exchange: Exchange, criticality: Criticality) -> None:
         """An attempt starts: may it?"""
         self._look_for_panic()
         seen = self._look(link.url)
@@ -129,9 +129,13 @@ class BeliefWatch:
                 notes.seen["early probe"] += 1
             else:
                 notes.violated("ejected means left out", f"{url} is asked while ejected")
-        room = seen.endpoint.limiter.room[Criticality.CRITICAL]
+        room = seen.endpoint.limiter.room[criticality]
         if link.open > ceil(room / CUT) + 1:
-            notes.violated("limits hold", f"{url}: {link.open} out, {room} allowed")
+            notes.violated(
+                "limits hold", f"{url}: {link.open} out, {room} allowed to {criticality} calls"
+            )
+        if link.open > seen.endpoint.limiter.room[Criticality.SHEDDABLE]:
+            notes.seen[f"{criticality} call where sheddable ones are shed"] += 1
         seen.out[exchange] = seen.generation
 
     def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:

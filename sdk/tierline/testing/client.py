@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from random import Random
 
 from tierline._async_client import AsyncClient
-from tierline._channels import AsyncChannel, AsyncHttpChannel
+from tierline._channels import AsyncChannel, AsyncHttpChannel, Outgoing
 from tierline._config import ClientConfig
+from tierline._core.certified import Shadow
+from tierline._core.shadow_call import ShadowCall
 from tierline._transports.base import AsyncTransport
 from tierline.testing.loop import SimLoop
+from tierline.testing.whose import SHADOWS, WHOSE
 
 BOOTED = 1000.0  # what the monotonic clock shows when a run begins: no one may count on zero
 
@@ -47,6 +50,10 @@ class SimulatedClient(AsyncClient):
         self._transports = transports
         super().__init__(config=config)
         self._dice = Random(f"{seed}/dice")
+
+    def _shadow_call(self, shadow: Shadow) -> tuple[ShadowCall, Outgoing]:
+        WHOSE.set(SHADOWS)  # in the errand's own task, which began as a copy of its call's
+        return super()._shadow_call(shadow)
 
     def _open(self) -> None:
         self._channels: dict[str, AsyncChannel] = {

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tierline._config import Mode, Sovereignty
+from tierline._config import Criticality, Mode, Sovereignty
 from tierline.testing.nodes import BUNDLES
-from tierline.testing.privacy import FIELD, private_value
+from tierline.testing.privacy import private_arrays
 from tierline.testing.truth import CATALOGUE, MODEL
 from tierline.wire import CANDIDATE_IDS, ScoreRequest
 
@@ -29,18 +30,23 @@ class PlannedCall:
     key: str | None = None
     version: str | None = None
     sovereignty: Sovereignty | None = None
-    private: bool = False  # carries the private field
+    criticality: Criticality = Criticality.DEFAULT
+    private: bool = False  # carries the private fields
     given_up_at: int | None = None  # the caller gives up at this await of the call (from 0)
 
     @property
     def request(self) -> ScoreRequest:
         """What every node should be asked."""
-        candidates = None
+        candidates: dict[str, NDArray[np.generic]] | None = None
         if self.candidates is not None:
             candidates = {CANDIDATE_IDS: np.array(self.candidates, np.int64)}
-        query = {"history": np.array(self.history, np.int64)}
+        query: dict[str, NDArray[np.generic]] = {"history": np.array(self.history, np.int64)}
         if self.private:
-            query[FIELD] = np.array([private_value(self.number)], np.int64)
+            rows = None if self.candidates is None else len(self.candidates)
+            of_query, of_candidates = private_arrays(self.number, rows)
+            query |= of_query
+            if candidates is not None:
+                candidates |= of_candidates
         return ScoreRequest(
             model=MODEL,
             query=query,
@@ -75,7 +81,13 @@ def steady_load(rate: float, duration: float, *, seed: int | str = 0, start: flo
 def typical_load(rng: Random, *, calls: int, until: float, start: float = 0.0) -> Load:
     """Ordinary calls of a few users: the client's own deadline and mode, bursts of one to eight."""
     return tuple(
-        replace(call, deadline=None, mode=Mode.SEQUENTIAL, version=None)
+        replace(
+            call,
+            deadline=None,
+            mode=Mode.SEQUENTIAL,
+            version=None,
+            criticality=Criticality.DEFAULT,
+        )
         for call in draw_load(rng, calls=calls, start=start, until=until)
     )
 
@@ -114,6 +126,7 @@ def _draw_call(
         version=rng.choice((None,) * 7 + (BUNDLES[1], BUNDLES[2])),
         sovereignty=rng.choice(list(policies)),
         private=True,
+        criticality=rng.choice((Criticality.DEFAULT,) * 2 + tuple(Criticality)),
     )
     if rng.random() < 0.2:
         return replace(call, k=1 + int(rng.random() * 9))

@@ -16,6 +16,7 @@ from tierline._transports.base import WireRequest, WireResponse
 from tierline.testing.faults import Fault, FaultKind
 from tierline.testing.loop import SimLoop
 from tierline.testing.nodes import Exchange, NodeProfile, SimNode
+from tierline.testing.whose import WHOSE
 
 PARETO_SHAPE = 1.5  # a heavy tail: the mean exists, the variance does not
 
@@ -69,7 +70,7 @@ class SimLink:
 
     async def send(self, request: WireRequest, *, timeout: float) -> WireResponse:
         """Carry one request there and its answer back, in virtual time."""
-        exchange = Exchange(request, ghost=False)
+        exchange = Exchange(request, whose=WHOSE.get(), ghost=False)
         future: asyncio.Future[tuple[WireResponse, str]] = self._loop.create_future()
         self._waiting[exchange] = future
         timer = self._loop.call_later(timeout, self._expire, exchange)
@@ -105,7 +106,7 @@ class SimLink:
                 return  # vanished; the timeout will tell
             if FaultKind.DUPLICATE in active:
                 self._witness.struck(FaultKind.DUPLICATE)
-                ghost = Exchange(exchange.request, ghost=True)
+                ghost = Exchange(exchange.request, whose=exchange.call, ghost=True)
                 self._later(self._arrive, ghost)
         self._later(self._arrive, exchange)
 

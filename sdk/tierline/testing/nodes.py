@@ -17,7 +17,9 @@ from tierline._transports.base import WireRequest, WireResponse
 from tierline.deadline import DEADLINE_HEADER
 from tierline.testing.faults import Fault, FaultKind
 from tierline.testing.loop import SimLoop
+from tierline.testing.privacy import carried, decimals
 from tierline.testing.truth import CATALOGUE, THRESHOLD, certificate_of, prior_scores, true_reply
+from tierline.testing.whose import NOBODYS, SHADOWS
 from tierline.wire import (
     ErrorReply,
     ScoreReply,
@@ -61,20 +63,20 @@ class Exchange:
         "pushback",
         "request",
         "request_id",
+        "trace",
     )
 
-    def __init__(self, request: WireRequest, *, ghost: bool) -> None:
+    def __init__(self, request: WireRequest, *, whose: int, ghost: bool) -> None:
         headers = dict(request.headers)
-        trace = headers.get(TRACEPARENT_HEADER)
         self.request = request
         self.ghost = ghost  # a duplicate: nobody waits for its answer
         self.request_id = headers.get(REQUEST_ID_HEADER)
-        self.call = 0 if trace is None else int(trace[3:35], 16)  # 0: not a call of the load
+        self.trace = headers.get(TRACEPARENT_HEADER)
+        is_probe = request.method == "GET" or (self.request_id or "").startswith("probe-")
+        self.call = NOBODYS if is_probe else max(NOBODYS, whose)  # a number of the load's
+        self.is_shadow = not is_probe and whose == SHADOWS
         self.pushback: float | None = None  # the seconds it was told to stay away
         self.node_deadline: float | None = None
-        is_probe = (self.request_id or "").startswith("probe-")
-        # Neither a call of the load nor a probe of health: a kept call that is shown to the cloud.
-        self.is_shadow = request.method == "POST" and trace is None and not is_probe
         left = headers.get(DEADLINE_HEADER)
         if left is not None:
             self.node_deadline = float(left) / 1000.0  # a span until it arrives
@@ -146,15 +148,17 @@ class SimNode:
         if self._strikes(FaultKind.BUSY):
             after = self._rng.choice((0.005, 0.03, 1.0))
             exchange.pushback = after
-            return _error(ErrorReply(code="overloaded", message="busy", retry_after=after))
+            said = _indiscreet("busy", exchange)
+            return _error(ErrorReply(code="overloaded", message=said, retry_after=after))
         if self._strikes(FaultKind.GARBLED_BUSY):
             nonsense = self._rng.choice((-5.0, float("nan"), float("inf"), "soon", 1e308))
             return _raw_error("overloaded", nonsense, 429 if nonsense == 1e308 else 500)
         if self._strikes(FaultKind.ERRORS):
             code = self._rng.choice(("model_failed", "unavailable", "brand_new_code"))
-            return _raw_error(code, None, 500)
+            return _raw_error(code, None, 500, _indiscreet("trouble", exchange))
         if self._strikes(FaultKind.REJECT):
-            return _error(ErrorReply(code="bad_request", message="no such feature"))
+            said = _indiscreet("no such feature", exchange)
+            return _error(ErrorReply(code="bad_request", message=said))
         return None
 
     def _strikes(self, kind: FaultKind) -> bool:
@@ -276,9 +280,18 @@ def _error(error: ErrorReply) -> WireResponse:
     return WireResponse(http_status(error.code), {}, b"".join(encode_error(error)))
 
 
-def _raw_error(code: str, retry_after: object, status: int) -> WireResponse:
+def _indiscreet(message: str, exchange: Exchange) -> str:
+    """An endpoint's own words, with all that it was shown of what is private."""
+    body = b"".join(exchange.request.body)
+    shown = [text for number, _, _ in carried(body) for text in decimals(number)]
+    return f"{message} for {', '.join(shown)}" if shown else message
+
+
+def _raw_error(
+    code: str, retry_after: object, status: int, message: str = "trouble"
+) -> WireResponse:
     """An error frame no encoder of ours would write; 429 when it can be read for all that."""
-    packed: bytes = msgpack.packb(["e", code, "trouble", retry_after])
+    packed: bytes = msgpack.packb(["e", code, message, retry_after])
     frame = _PREAMBLE.pack(b"TLF\x01", len(packed)) + packed
     return WireResponse(status, {}, frame + bytes(-len(frame) % 16))
 

@@ -28,9 +28,11 @@ from tierline.testing.loop import Deadlock, SimLoop
 from tierline.testing.network import SimLink
 from tierline.testing.nodes import NodeProfile
 from tierline.testing.outcome import Outcome, Violation
+from tierline.testing.privacy import logs, shows
 from tierline.testing.trace import Trace
 from tierline.testing.truth import MODEL
-from tierline.testing.watch import Watch
+from tierline.testing.watch import CallWatch, Watch
+from tierline.testing.whose import WHOSE
 
 CHAOS = 4.0  # seconds in which faults drawn by `simulate` begin and end
 QUIET = 1.0  # seconds after the last call: whatever is still out by then has leaked
@@ -185,10 +187,14 @@ class _Simulation:
     def run(self) -> Run:
         """Do it, judge it, and say what was seen."""
         watch = self._watch
-        try:
-            self._loop.run(self._main())
-        except Deadlock as dead:
-            watch.violated("no deadlock", str(dead))
+        with logs() as lines:
+            try:
+                self._loop.run(self._main())
+            except Deadlock as dead:
+                watch.violated("no deadlock", str(dead))
+        for line in lines:
+            if any(shows(line, number) for number in watch.calls):
+                watch.violated("sovereign", f"a log line names a private field: {line}")
         for complaint in self._loop.complaints:
             watch.violated("no error is dropped", complaint)
         self._judge()
@@ -247,6 +253,7 @@ class _Simulation:
 
     async def _call(self, planned: PlannedCall) -> None:
         watched = self._watch.begins(planned)
+        WHOSE.set(planned.number)
         answer, error, request = None, None, planned.request
         settings = {
             "query": request.query,
@@ -256,6 +263,7 @@ class _Simulation:
             "version": planned.version,
             "traceparent": planned.traceparent,
             "sovereignty": planned.sovereignty,
+            "criticality": planned.criticality,
         }
         try:
             if planned.k is not None:
@@ -315,7 +323,7 @@ class _Simulation:
         watch, plan = self._watch, self._plan
         if len(self._outcomes) != len(plan.load) and not watch.violations:
             watch.violated("one end a call", f"{len(plan.load)} calls, {len(self._outcomes)} ends")
-        keyed: dict[str, list[PlannedCall]] = {}
+        keyed: dict[str, list[CallWatch]] = {}
         for outcome in self._outcomes:
             call = outcome.call
             earlier = keyed.setdefault(call.key or repr(call.history), [])
@@ -325,7 +333,7 @@ class _Simulation:
             ):
                 watch.violations.append(Violation(outcome.ended, rule, message))
             if outcome.answer is not None:
-                earlier.append(call)
+                earlier.append(watched)
         raised = [outcome.error for outcome in self._outcomes if outcome.error is not None]
         if len({id(error) for error in raised}) != len(raised):
             watch.violated("every error is a new one", "an exception was raised for two calls")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tierline._config import ClientConfig, Sovereignty, Tier
+from tierline._config import ClientConfig, Criticality, Sovereignty, Tier
 from tierline.testing.beliefs import BeliefWatch
 from tierline.testing.client import SimClock
 from tierline.testing.faults import FaultKind
@@ -37,6 +37,8 @@ class CallWatch:
     sent: int = 0
     by_tier: Counter[str] = field(default_factory=Counter)
     running: list[str] = field(default_factory=list)
+    shown: dict[str, bytes] = field(default_factory=dict)  # what each tier saw of it, as it came
+    ids: dict[str, str] = field(default_factory=dict)  # under which request id, by tier
     pushed: dict[str, float] = field(default_factory=dict)  # who said to come back, and when to
 
     @property
@@ -48,7 +50,7 @@ class CallWatch:
     def permits(self, tier: Tier) -> bool:
         """Whether its bytes may reach this tier at all."""
         if self.planned.private:
-            return may_reach(self.policies, tier)
+            return may_reach(self.policies, tier, rows=self.planned.k is None)
         return all(policy.permits(tier) for policy in self.policies)
 
 
@@ -89,9 +91,10 @@ class Watch:
     def sent(self, link: SimLink, exchange: Exchange, timeout: float) -> None:
         """The client has started an attempt."""
         self._trace.add(self._loop.time(), "sent", exchange.call, link.url, timeout)
-        if self.beliefs is not None:
-            self.beliefs.sent(link, exchange)
         call = self.calls.get(exchange.call)
+        if self.beliefs is not None:
+            kind = Criticality.SHEDDABLE if call is None else call.planned.criticality
+            self.beliefs.sent(link, exchange, kind)
         if call is None:
             return
         self.attempts += 1
@@ -107,11 +110,14 @@ class Watch:
         if call is not None and not call.permits(link.tier):
             self.forbidden_bytes += len(body)
             self.violated("sovereign", f"call {exchange.call} has reached {link.url}")
-        owner = carried(body)  # a probe may ask again what a call has asked
-        owned = None if owner is None else self.calls.get(owner)
-        if owned is not None and not may_see(owned.policies, link.tier):
-            self.forbidden_bytes += 8
-            self.violated("sovereign", f"{link.url} sees the private field of call {owner}")
+        if call is not None:
+            call.shown[link.tier.name] = body
+            self._check_headers(call, link, exchange)
+        for owner, space, name in carried(body):  # a probe may ask again what a call has asked
+            owned = self.calls.get(owner)
+            if owned is not None and not may_see(owned.policies, link.tier, space, name):
+                self.forbidden_bytes += 8
+                self.violated("sovereign", f"{link.url} sees {space}.{name} of call {owner}")
 
     def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
         """The attempt is over for the client."""
@@ -129,6 +135,21 @@ class Watch:
         self.seen[f"fault {kind}"] += 1
 
     # -- rules -------------------------------------------------------------------------------
+
+    def _check_headers(self, call: CallWatch, link: SimLink, exchange: Exchange) -> None:
+        """What rides beside the body: the trace, and an id that tiers must not join by."""
+        tier, number = link.tier, call.planned.number
+        plain = exchange.trace == call.planned.traceparent
+        if plain is not may_see(call.policies, tier, "call", "traceparent"):
+            self.forbidden_bytes += len(exchange.trace or "") if plain else 0
+            self.violated("sovereign", f"{link.url} gets the trace {exchange.trace} of {number}")
+        known = exchange.request_id or ""
+        for other, seen_as in call.ids.items():
+            hidden = not may_see(call.policies, tier, "call", "id")
+            if seen_as == known and other != tier.name and hidden:
+                self.forbidden_bytes += len(known)
+                self.violated("sovereign", f"{tier.name} and {other} can join call {number}")
+        call.ids[tier.name] = known
 
     def _check_attempt(
         self, call: CallWatch, link: SimLink, exchange: Exchange, timeout: float

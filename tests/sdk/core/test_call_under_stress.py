@@ -27,7 +27,7 @@ from tierline._core.commands import Finish, StartAttempt, WakeAt
 from tierline._core.estimators import REFRESH
 from tierline._core.fleet import Fleet
 
-from .fixtures import EDGE_A, EDGE_B, PRIVATE, SURE, UNSURE, Driver, config, reply
+from .fixtures import CLOUD, EDGE_A, EDGE_B, PRIVATE, SURE, UNSURE, Driver, config, reply
 
 WRONG = reply(scores=SURE.scores[:2])
 
@@ -66,15 +66,22 @@ def test_a_timeout_has_a_floor_and_leaves_half_of_the_time_to_another() -> None:
 
 
 def test_who_cannot_pay_for_another_attempt_is_not_cut_short() -> None:
-    fleet = Fleet(config(retry=RetryPolicy(budget=0.0, floor=0.0)))
+    fleet = Fleet(config(retry=RetryPolicy(budget=0.0, floor=0.1)))  # one, in ten seconds
     measured(fleet, 0.005)
     driver = Driver(fleet, mode=Mode.EDGE_ONLY, key=None)
     assert driver.started.timeout_at == pytest.approx(0.01)
     driver.fail(errors.AttemptTimedOut("late"), at=0.01)
-    with pytest.raises(errors.Unavailable):
-        _ = driver.answer
+    assert driver.started.kind == "failover"
     patient = Driver(fleet, mode=Mode.EDGE_ONLY, key=None, begin=0.02)
     assert patient.started.timeout_at == pytest.approx(0.02 + 0.249)
+
+
+def test_for_a_moment_after_a_refusal_nobody_counts_on_another_attempt() -> None:
+    fleet = Fleet(config())
+    measured(fleet, 0.005)
+    fleet.tiers[0].budget.broke_until = 0.1
+    assert Driver(fleet, begin=0.09).started.timeout_at == pytest.approx(0.09 + 0.249)
+    assert Driver(fleet, begin=0.1).started.timeout_at == pytest.approx(0.1 + 0.01)
 
 
 def test_a_breakers_probe_is_not_cut_by_what_was_measured_in_better_days() -> None:
@@ -418,3 +425,23 @@ def test_whatever_happens_every_place_is_given_back_and_every_call_ends_once(
     assert [endpoint.inflight for endpoint in fleet.endpoints()] == [0, 0, 0, 0]
     for endpoint in fleet.endpoints():
         assert endpoint.breaker("ranker")._leases == {}
+
+
+def test_an_attempt_that_nobody_could_be_paid_to_follow_has_the_whole_time() -> None:
+    retry = RetryPolicy(budget=0.1, floor=0.0)  # nothing earned yet, and nothing to start from
+    for tiers in (config().tiers[:1], config().tiers[1:], config().tiers):
+        fleet = Fleet(config(tiers=tiers, retry=retry))
+        assert Driver(fleet).started.timeout_at == pytest.approx(0.249)
+        for _ in range(10):
+            fleet.tiers[-1].budget.requests.add(0.0)
+        followed = Driver(fleet).started.timeout_at
+        assert followed == pytest.approx(0.1245)
+
+
+def test_a_fleet_without_edge_says_so_instead_of_blaming_one() -> None:
+    fleet = Fleet(config(tiers=config().tiers[1:]))
+    assert Driver(fleet).succeed(CLOUD).answer.reason == "no_edge"
+    down = Fleet(config())
+    for endpoint in down.tiers[0].endpoints:
+        endpoint.breaker("ranker").trip(0.0, 0.5, "test")
+    assert Driver(down).succeed(CLOUD).answer.reason == "edge_failed: breaker"

@@ -158,6 +158,21 @@ def test_a_tiers_budget_is_a_share_of_what_was_asked_of_it_and_one_floor_for_all
     assert edge.affords(10.0)  # the floor is new; what was earned is forgotten
 
 
+def test_what_was_spent_in_busier_times_is_held_against_the_floor_in_quiet_ones() -> None:
+    budget = TierBudget(0.1, WindowedBudget(WindowCount(), ratio=0.0, floor=0.2))
+    for _ in range(20):
+        budget.requests.add(1.5)
+    assert [budget.withdraw(10.5) for _ in range(5)] == [True] * 4 + [False]  # two, and two
+    refreshed = TierBudget(0.1, WindowedBudget(WindowCount(), ratio=0.0, floor=0.2))
+    for _ in range(20):
+        refreshed.requests.add(1.5)
+    assert [refreshed.withdraw(10.5) for _ in range(2)] == [True] * 2  # both earned
+    # A second later nothing is earned any more, and the two still count: the floor is taken up.
+    assert not refreshed.affords(11.5)
+    assert not refreshed.withdraw(11.5)
+    assert refreshed.withdraw(21.0)
+
+
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 2), st.booleans()), max_size=300))
 def test_no_order_of_events_makes_budgets_exceed_share_and_floor(
     steps: list[tuple[float, int, bool]],
@@ -169,14 +184,16 @@ def test_no_order_of_events_makes_budgets_exceed_share_and_floor(
         now += wait
         if is_request:
             budgets[which].requests.add(now)
-            asked.append(now)
-        else:
-            affordable = budgets[which].affords(now)
-            assert budgets[which].withdraw(now) is affordable
-            spent += [now] * affordable
-        since = int(now) - WindowCount.SECONDS
-        within = sum(int(at) > since for at in spent)
-        assert within <= 0.2 * sum(int(at) > since for at in asked) + 0.5 * WindowCount.SECONDS
+            asked.append((which, now))
+            continue
+        affordable = budgets[which].affords(now)
+        assert budgets[which].withdraw(now) is affordable
+        if affordable:
+            spent.append((which, now))
+            since = int(now) - WindowCount.SECONDS
+            within = sum(to == which and int(at) > since for to, at in spent)
+            earned = 0.2 * sum(to == which and int(at) > since for to, at in asked)
+            assert within <= earned + 0.5 * WindowCount.SECONDS
 
 
 def _tier(balancing: Balancing, weights: tuple[float, ...] = (1, 1, 1, 1)) -> TierState:
