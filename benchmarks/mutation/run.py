@@ -1,8 +1,10 @@
 """How many small changes to the core do its tests notice? A random sample of mutants, one by one.
 
 Each mutant is a copy of the SDK with one operator, comparison, constant or condition of `_core`
-changed. The core's own tests and a few hundred simulated seeds run against it; a failure kills it.
-Survivors are listed: each is a missing test, or a change that means nothing.
+changed. The core's own tests, those of field rules and shells, and the simulator's run against it;
+a failure kills it. Survivors are listed: each is a missing test, or a change that means nothing.
+What is known to mean nothing stands in equivalent.toml, each with its reason, and is not drawn.
+A long sample is made in pieces: --log keeps the verdicts, and the next piece goes on from there.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from math import sqrt
 from pathlib import Path
@@ -24,7 +27,13 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CORE = ROOT / "sdk" / "tierline" / "_core"
-TESTS = (("tests/simulation/test_seeds.py",), ("tests/sdk/core",), ("tests/simulation",))
+EQUIVALENT = Path(__file__).resolve().parent / "equivalent.toml"
+TESTS = (
+    ("tests/simulation/test_seeds.py",),
+    ("tests/sdk/core", *sorted(f"tests/sdk/{p.name}" for p in ROOT.glob("tests/sdk/test_sov*.py"))),
+    ("tests/contract/shells",),
+    ("tests/simulation",),
+)
 NOT_DECISIONS = {"__init__.py", "explain.py", "findings.py"}  # words about configurations
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -53,12 +62,17 @@ class Place(NamedTuple):
     number: int  # of the node, in the order ast.walk finds it
     line: int
     what: str
+    code: str  # the line, as it stands
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}:{self.line} {self.what}"
 
 
 class Verdict(NamedTuple):
     """What became of one mutant."""
 
-    place: Place
+    name: str
     killed: bool
     seconds: float
 
@@ -74,23 +88,28 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="begin none after this long")
     parser.add_argument("--seed", type=int, default=1, help="which sample is drawn")
     parser.add_argument("--only", default="", help="a module, e.g. breaker.py")
+    parser.add_argument("--log", help="go on from the verdicts in this file, and add to them")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
-    places = [place for place in all_places() if options.only in place.module]
+    every = [place for place in all_places() if options.only in place.module]
+    places = without_equivalent(every)
     Random(options.seed).shuffle(places)
-    verdicts: list[Verdict] = []
+    sample = places[: options.mutants]
+    known = _read(options.log)
     started = time.monotonic()
-    for place in places[: options.mutants]:
+    for place in sample:
+        if place.name in known:
+            continue
         if time.monotonic() - started > 60 * options.minutes:
             break
-        verdicts.append(_try(place))
-        last = verdicts[-1]
+        last = known[place.name] = _try(place)
+        if options.log:
+            with Path(options.log).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(last) + "\n")
         state = "killed" if last.killed else "SURVIVED"
-        print(
-            f"{state:9s} {place.module}:{place.line} {place.what} ({last.seconds:.1f} s)",
-            flush=True,
-        )
-    figures = _figures(verdicts, len(places))
+        print(f"{state:9s} {place.name} ({last.seconds:.1f} s)", flush=True)
+    verdicts = [known[place.name] for place in sample if place.name in known]
+    figures = _figures(verdicts, len(places), len(every) - len(places))
     print(json.dumps({**figures, "survivors": len(verdicts) - int(str(figures["killed"]))}))
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
@@ -102,10 +121,34 @@ def all_places() -> Iterator[Place]:
     for path in sorted(CORE.glob("*.py")):
         if path.name in NOT_DECISIONS:
             continue
-        for number, node in enumerate(ast.walk(ast.parse(path.read_text("utf-8")))):
+        source = path.read_text("utf-8")
+        lines = source.splitlines()
+        for number, node in enumerate(ast.walk(ast.parse(source))):
             what = _changed(node)
             if what:
-                yield Place(path.name, number, getattr(node, "lineno", 0), what)
+                line = getattr(node, "lineno", 1)
+                yield Place(path.name, number, line, what, lines[line - 1].strip())
+
+
+def without_equivalent(places: list[Place]) -> list[Place]:
+    """Those that may mean something. Raises LookupError for an entry that speaks of no place, so
+    that the list cannot outlive the code it is about."""
+    known = {
+        (entry["module"], entry["code"], what)
+        for entry in tomllib.loads(EQUIVALENT.read_text("utf-8"))["mutant"]
+        for what in entry["what"]
+    }
+    dead = known - {(place.module, place.code, place.what) for place in places}
+    if dead and len({place.module for place in places}) > 1:
+        raise LookupError(f"equivalent.toml speaks of what is not there: {sorted(dead)}")
+    return [p for p in places if (p.module, p.code, p.what) not in known]
+
+
+def _read(log: str | None) -> dict[str, Verdict]:
+    if log is None or not Path(log).exists():
+        return {}
+    lines = Path(log).read_text("utf-8").splitlines()
+    return {verdict.name: verdict for verdict in (Verdict(*json.loads(line)) for line in lines)}
 
 
 def _changed(node: ast.AST, *, change: bool = False) -> str:
@@ -154,7 +197,7 @@ def _try(place: Place) -> Verdict:
         _changed(list(ast.walk(tree))[place.number], change=True)
         path.write_text(ast.unparse(ast.fix_missing_locations(tree)), "utf-8")
         killed = any(_fails(tests, Path(folder)) for tests in TESTS)
-    return Verdict(place, killed, time.monotonic() - started)
+    return Verdict(place.name, killed, time.monotonic() - started)
 
 
 def _fails(tests: tuple[str, ...], folder: Path) -> bool:
@@ -175,7 +218,7 @@ def _fails(tests: tuple[str, ...], folder: Path) -> bool:
     return done.returncode != 0
 
 
-def _figures(verdicts: list[Verdict], possible: int) -> dict[str, object]:
+def _figures(verdicts: list[Verdict], possible: int, equivalent: int) -> dict[str, object]:
     """The score with its 95 % interval (Wilson), and who survived."""
     tried = max(1, len(verdicts))
     killed = sum(verdict.killed for verdict in verdicts)
@@ -185,13 +228,12 @@ def _figures(verdicts: list[Verdict], possible: int) -> dict[str, object]:
     return {
         "date": time.strftime("%Y-%m-%d"),
         "possible": possible,
+        "equivalent": equivalent,
         "tried": len(verdicts),
         "killed": killed,
         "score": round(share, 3),
         "interval": [round(middle - spread, 3), round(middle + spread, 3)],
-        "survivors": [
-            f"{v.place.module}:{v.place.line} {v.place.what}" for v in verdicts if not v.killed
-        ],
+        "survivors": [verdict.name for verdict in verdicts if not verdict.killed],
     }
 
 
