@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
 import time
@@ -49,6 +50,8 @@ Query = Mapping[str, ArrayLike]
 Candidates = ArrayLike | Mapping[str, ArrayLike]
 
 _CRITICALITIES: dict[str, Criticality] = {kind.value: kind for kind in Criticality}
+_MODES: dict[str, Mode] = {mode.value: mode for mode in Mode}
+_BALANCINGS: dict[str, Balancing] = {way.value: way for way in Balancing}
 KEYED_BYTES = 4096  # queries up to this size are their own key; hashing larger ones costs too much
 
 
@@ -82,8 +85,11 @@ class BaseClient(ABC):
     ) -> None:
         """``edge`` and ``cloud`` are addresses (``http(s)://``, ``unix://``, ``embedded:PATH``).
         ``config`` says everything instead. Raises ConfigurationError."""
+        if balancing not in _BALANCINGS:
+            message = f"must be one of {[*_BALANCINGS]}, got {balancing!r}"
+            raise ConfigurationError(message, key="balancing")
         self.config = config or ClientConfig(
-            tiers=simple_tiers(edge, cloud, Balancing(balancing)),
+            tiers=simple_tiers(edge, cloud, _BALANCINGS[balancing]),
             deadline=deadline,
             transport=transport,
             retry=retry or RetryPolicy(),
@@ -134,8 +140,10 @@ class BaseClient(ABC):
     ) -> tuple[ScoreCall, Outgoing]:
         span = self.config.deadline if deadline is None else deadline
         if criticality not in _CRITICALITIES:
-            raise BadRequest(f"criticality must be one of {list(Criticality)}, got {criticality!r}")
-        if not span > 0:
+            raise BadRequest(f"criticality must be one of {[*_CRITICALITIES]}, got {criticality!r}")
+        if mode not in _MODES:
+            raise BadRequest(f"mode must be one of {[*_MODES]}, got {mode!r}")
+        if not 0 < span < math.inf:
             raise BadRequest(f"deadline must be a positive number of seconds, got {deadline!r}")
         request = ScoreRequest(
             model=model,
@@ -153,7 +161,7 @@ class BaseClient(ABC):
             request,
             self._fleet,
             deadline=self._clock() + span,
-            mode=mode if type(mode) is Mode else Mode(mode),
+            mode=_MODES[mode],
             key=key if key is not None else _query_key(request),
             call_id=call_id,
             dice=self._dice,

@@ -206,6 +206,9 @@ def test_a_mangled_file_is_a_configuration_or_a_configuration_error(
         ({"candidates": [[1.0, 2.0]]}, "candidates must be item ids"),
         ({"candidates": {"a": np.zeros(3), "b": np.zeros(4)}}, "same first axis"),
         ({"deadline": 0.0}, "deadline must be a positive number"),
+        ({"deadline": float("inf")}, "deadline must be a positive number"),
+        ({"deadline": float("nan")}, "deadline must be a positive number"),
+        ({"mode": "cheapest"}, "mode must be one of"),
         ({"criticality": "vital"}, "criticality must be one of"),
     ],
 )
@@ -257,3 +260,8 @@ def test_a_bare_string_is_not_a_list_of_addresses() -> None:
 def test_a_client_without_endpoints_is_refused() -> None:
     with pytest.raises(tierline.ConfigurationError, match="at least one tier"):
         tierline.Client()
+
+
+def test_an_unknown_way_of_balancing_is_a_configuration_error() -> None:
+    with pytest.raises(tierline.ConfigurationError, match="must be one of"):
+        tierline.Client(edge=["http://edge:1"], balancing="fastest")

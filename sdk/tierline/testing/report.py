@@ -66,7 +66,7 @@ def report(runs: Iterable[Run]) -> Report:
         tiers.update(answer.tier for answer in answers)
         answered += len(answers)
         whole += sum(answer.quality != QUALITY_DEGRADED for answer in answers)
-        escalated += sum(answer.reason == "escalated" for answer in answers)
+        escalated += sum(answer.reason.startswith("escalated") for answer in answers)
         attempts += run.attempts
         forbidden += run.forbidden_bytes
         simulated += run.lasted
