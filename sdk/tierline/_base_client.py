@@ -85,11 +85,8 @@ class BaseClient(ABC):
     ) -> None:
         """``edge`` and ``cloud`` are addresses (``http(s)://``, ``unix://``, ``embedded:PATH``).
         ``config`` says everything instead. Raises ConfigurationError."""
-        if balancing not in _BALANCINGS:
-            message = f"must be one of {[*_BALANCINGS]}, got {balancing!r}"
-            raise ConfigurationError(message, key="balancing")
         self.config = config or ClientConfig(
-            tiers=simple_tiers(edge, cloud, _BALANCINGS[balancing]),
+            tiers=simple_tiers(edge, cloud, _way(balancing)),
             deadline=deadline,
             transport=transport,
             retry=retry or RetryPolicy(),
@@ -205,6 +202,13 @@ class BaseClient(ABC):
         until = self._clock() + self.config.deadline
         call = ShadowCall.of(shadow, self._fleet, deadline=until, call_id=call_id, dice=self._dice)
         return call, Outgoing(shadow.request, call_id, None)
+
+
+def _way(balancing: Balancing | str) -> Balancing:
+    if balancing not in _BALANCINGS:
+        message = f"must be one of {[*_BALANCINGS]}, got {balancing!r}"
+        raise ConfigurationError(message, key="balancing")
+    return _BALANCINGS[balancing]
 
 
 def _arrays(named: Mapping[str, ArrayLike], what: str) -> dict[str, NDArray[np.generic]]:
