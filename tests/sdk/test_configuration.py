@@ -221,6 +221,11 @@ def test_a_wrong_call_is_refused_with_a_sentence(options: dict[str, object], sen
         client.score("ranker", **call)  # type: ignore[arg-type]
 
 
+def test_an_unknown_way_of_balancing_is_a_configuration_error() -> None:
+    with pytest.raises(tierline.ConfigurationError, match="must be one of"):
+        tierline.Client(edge=["http://edge:1"], balancing="fastest")
+
+
 def test_golden_requests_are_read_with_the_replies_their_bundle_must_give(file: Path) -> None:
     folder = file.parent / "bundles" / "ranker"
     [one, other] = read_golden(folder)
@@ -260,8 +265,3 @@ def test_a_bare_string_is_not_a_list_of_addresses() -> None:
 def test_a_client_without_endpoints_is_refused() -> None:
     with pytest.raises(tierline.ConfigurationError, match="at least one tier"):
         tierline.Client()
-
-
-def test_an_unknown_way_of_balancing_is_a_configuration_error() -> None:
-    with pytest.raises(tierline.ConfigurationError, match="must be one of"):
-        tierline.Client(edge=["http://edge:1"], balancing="fastest")
