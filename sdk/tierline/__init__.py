@@ -41,7 +41,7 @@ from tierline._exceptions import (
     Unavailable,
 )
 from tierline._sovereignty import FieldRule
-from tierline._types import Answer, Attempt
+from tierline._types import Answer, Attempt, EscalationReport
 from tierline._version import __version__
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "EjectionPolicy",
     "Endpoint",
     "EscalationPolicy",
+    "EscalationReport",
     "FieldRule",
     "FrameError",
     "HealthPolicy",

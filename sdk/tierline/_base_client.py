@@ -44,6 +44,7 @@ from tierline._core.shadow_call import ShadowCall
 from tierline._exceptions import BadRequest, ConfigurationError
 from tierline._golden import read_golden
 from tierline._toml import read_config
+from tierline._types import EscalationReport
 from tierline.wire import CANDIDATE_IDS, ScoreRequest
 
 Query = Mapping[str, ArrayLike]
@@ -171,6 +172,12 @@ class BaseClient(ABC):
         """Attempts ÷ what was asked of the tiers, over the last ten seconds: 1.0 is none wasted,
         and above 1.1 for long something keeps failing."""
         return self._fleet.amplification(self._clock())
+
+    def escalation(self, model: str) -> EscalationReport | None:
+        """How the escalations of a model stand: threshold, shares, certificate, alarm; None before
+        an edge has answered for it, and without both tiers. For dashboards: not part of a call."""
+        known = self._fleet.controls.get(model)
+        return None if known is None or known.current is None else known.current.report()
 
     def _forked(self) -> None:
         """This process is a fork of the one the client was made in."""

@@ -113,3 +113,23 @@ class Answer:
             f"<Answer of {len(self.scores)} scores from {self.tier} ({self.quality}: {self.reason})"
             f" in {self.elapsed * 1000:.1f} ms, {len(self.attempts)} attempt(s)>"
         )
+
+
+class EscalationReport(NamedTuple):
+    """How the escalations of one model stand, over its last 1,000 calls.
+
+    ``threshold`` is what the next call is held against; ``demanded`` the share of calls above it
+    (None in mode "fixed"), ``forced`` the share kept at the edge all the same. ``overspends``: the
+    certificate demands more than the budget, by more than chance. ``log_wealth`` is the alarm's
+    (None: nothing is shadowed); it rings at ln(1/δ), and then ``revoked`` stays true.
+    """
+
+    mode: str
+    bundle: str
+    threshold: float
+    demanded: float | None
+    forced: float
+    overspends: bool
+    revoked: bool
+    log_wealth: float | None
+    certificate: CertificateStatus | None

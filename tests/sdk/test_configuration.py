@@ -265,3 +265,22 @@ def test_a_bare_string_is_not_a_list_of_addresses() -> None:
 def test_a_client_without_endpoints_is_refused() -> None:
     with pytest.raises(tierline.ConfigurationError, match="at least one tier"):
         tierline.Client()
+
+
+def test_a_mode_that_follows_the_budget_is_configured_in_its_table(tmp_path: Path) -> None:
+    file = tmp_path / "tierline.toml"
+    table = 'mode = "quality_first"\nbudget = 0.1\ncap = 0.25\nshadow = 0.02\nstep = 0.02'
+    before, _, _ = WHOLE.partition("[escalation]")
+    file.write_text(f"{before}[escalation]\n{table}\n")
+    policy = read_config(file).escalation
+    assert (policy.mode, policy.ratio, policy.shadow) == ("quality_first", 0.25, 0.02)
+    assert policy.allowance == pytest.approx((1 + 2 * 0.02) / 0.02 + 1)
+    for wrong, key in (
+        ('mode = "cheap"', "escalation.mode"),
+        ("mode = 3", "escalation.mode"),
+        ('mode = "budget_first"\nthreshold = 0.5', "escalation.threshold"),
+        ("cap = 0.5", "escalation.cap"),
+    ):
+        file.write_text(f"{before}[escalation]\n{wrong}\n")
+        with pytest.raises(tierline.ConfigurationError, match=key):
+            read_config(file)

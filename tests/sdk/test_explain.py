@@ -15,7 +15,7 @@ from tierline._config import Endpoint, Tier
 from tierline._core.explain import never_asked, sights
 from tierline._core.findings import Level, checked, findings
 from tierline._explaining import EXPLAIN
-from tierline.cli import main
+from tierline.cli import EXIT_DONE, main
 
 FILE = """
 [client]
@@ -243,3 +243,21 @@ def test_a_tier_is_never_asked_when_no_name_of_a_field_is_let_through() -> None:
     ajar = config(sovereignty=Sovereignty(fields=(named, everything), default="allow"))
     assert [tier.name for tier in never_asked(closed)] == ["public"]
     assert never_asked(ajar) == []
+
+
+def test_shadows_and_caps_are_told_and_a_cap_at_the_budget_gets_a_word(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = '[escalation]\nmode = "quality_first"\nbudget = 0.1\nshadow = 0.02\n'
+    file.write_text(FILE + table)
+    assert main(["explain", str(file), "--processes", "2"]) == EXIT_DONE
+    told = capsys.readouterr().out
+    assert "Escalations: at most 10% of any run of calls, plus 206" in told
+    assert "Shadows: at most 2.0% of the calls whose bundle is certified, plus 10 a model" in told
+    assert "NOTE     escalation.cap" in told
+    alone = FILE.partition('[[tiers]]\nname = "public"')[0]
+    file.write_text(f"{alone}\n{table}")
+    main(["explain", str(file)])
+    told = capsys.readouterr().out
+    assert "NOTE     escalation.mode: has no effect" in told
+    assert "NOTE     escalation.shadow: has no effect" in told

@@ -192,6 +192,23 @@ def test_what_is_spent_on_escalations_is_what_was_claimed(seconds: int) -> None:
     assert explain.escalations(none, calls=calls, seconds=seconds) == 0.0
 
 
+@pytest.mark.parametrize("burst", [1.0, 7.0])
+def test_a_hard_cap_is_spent_to_the_last_call_and_not_beyond(burst: float) -> None:
+    policy = EscalationPolicy(mode="quality_first", budget=0.1, cap=0.25, burst=burst)
+    config = ClientConfig(tiers=tiers([1], [1]), deadline=0.04, escalation=policy)
+    fleet, spent = Fleet(config), 0
+
+    def doubt(start: StartAttempt, made: int) -> Outcome:
+        return UNSURE if start.endpoint.tier == "edge0" else SURE
+
+    for i in range(400):
+        ended = drive(fleet, doubt, at=i / 20)
+        spent += sum(attempt.kind == "escalation" for attempt in ended.attempts)
+    claimed = explain.escalations(config, calls=400, seconds=20)
+    assert claimed == 0.25 * 400 + burst
+    assert claimed - 1 <= spent <= claimed
+
+
 def test_retries_of_escalations_are_part_of_what_was_claimed() -> None:
     config = ClientConfig(
         tiers=tiers([2], [2]),

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tierline._config import EscalationPolicy, Sovereignty
 from tierline._core.control import EscalationBucket, EscalationControl
 from tierline._core.shadow import RiskAlarm, ShadowPlan, disagreement
+from tierline._types import Answer, EscalationReport
 from tierline.certificate import Certificate, Subject
 from tierline.wire.messages import ScoreReply, ScoreRequest
-
-if TYPE_CHECKING:
-    from tierline._types import Answer
 
 REMEMBERED: Final = (
     8  # edge bundles of one model: a roll-out mixes two, a roll-back brings one back
@@ -109,6 +107,21 @@ class BundleControl(EscalationControl):
                 return ()
             return (f"it is about lists of {self._k} items, not of {request.k}",)
         return (CANDIDATES,) if self._kind == "sequence" else ()
+
+    def report(self) -> EscalationReport:
+        """What there is to tell of it now."""
+        policy, claim = self._policy, self.claim(self.threshold)
+        return EscalationReport(
+            mode=policy.mode,
+            bundle=self.bundle,
+            threshold=self.threshold,
+            demanded=self.demanded if policy.moves else None,
+            forced=self.forced,
+            overspends=self.overspends,
+            revoked=self.is_revoked,
+            log_wealth=None if self.alarm is None else self.alarm.log_wealth,
+            certificate=None if claim is None else claim.status(),
+        )
 
     def saw(self, shadow: Shadow, answer: Answer | None) -> None:
         """The cloud has answered a shadowed call, or (None) has not: then nothing is learnt."""

@@ -244,6 +244,11 @@ class EscalationControl:
         return self._forced.share
 
     @property
+    def demanded(self) -> float:
+        """The share of the last calls above the threshold, allowed or not, where it moves."""
+        return self._demanded.share
+
+    @property
     def overspends(self) -> bool:
         """Whether the last calls demanded more than the budget, by more than chance (3σ)."""
         budget = self._policy.budget

@@ -203,6 +203,22 @@ def test_quality_first_escalates_all_the_certificate_demands_and_stays_valid() -
         assert (answer.tier != "edge") or doubt <= CERTIFICATE.threshold
 
 
+def test_a_report_tells_how_the_escalations_stand() -> None:
+    fleet = certified(EscalationPolicy(mode="quality_first", budget=0.1, cap=1.0, shadow=0.5))
+    dice = random.Random(8)
+    for _ in range(1200):
+        ask(fleet, EDGE_SURE._replace(uncertainty=dice.random()))
+    control = fleet.control("ranker").current
+    assert control is not None
+    told = control.report()
+    assert (told.mode, told.bundle, told.revoked) == ("quality_first", EDGE_BUNDLE, False)
+    assert told.demanded == pytest.approx(0.5, abs=0.06)  # what lies above the certified threshold
+    assert told.overspends  # five times the budget, which the cap allows
+    assert told.forced == 0.0
+    assert told.log_wealth is not None
+    assert told.certificate == CERTIFICATE.status(threshold=None)
+
+
 # -- learning ------------------------------------------------------------------------------------
 
 
