@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="which sample is drawn")
     parser.add_argument("--only", default="", help="a module, e.g. breaker.py")
     parser.add_argument("--log", help="go on from the verdicts in this file, and add to them")
-    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--json", help="write the figures to this file (-: they are printed anyway)")
     options = parser.parse_args()
     every = [place for place in all_places() if options.only in place.module]
     places = without_equivalent(every)
@@ -111,7 +111,7 @@ def main() -> int:
     verdicts = [known[place.name] for place in sample if place.name in known]
     figures = _figures(verdicts, len(places), len(every) - len(places))
     print(json.dumps({**figures, "survivors": len(verdicts) - int(str(figures["killed"]))}))
-    if options.json:
+    if options.json and options.json != "-":  # they are the last line above
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     return 0
 
