@@ -184,10 +184,10 @@ def test_a_fallback_answer_says_that_neither_tier_answered() -> None:
 def test_budget_first_reports_the_curves_bound_at_the_threshold_of_the_call() -> None:
     fleet = certified(EscalationPolicy(mode="budget_first", budget=0.2))
     dice, answers = random.Random(3), list[Answer]()
-    for _ in range(3000):
+    for _ in range(2000):
         answers.append(ask(fleet, EDGE_SURE._replace(uncertainty=dice.random())))
     share = sum(answer.tier != "edge" for answer in answers) / len(answers)
-    assert share == pytest.approx(0.2, abs=0.02)
+    assert share == pytest.approx(0.2, abs=0.04)
     said = status(answers[-1])
     assert said.alpha == CERTIFICATE.bound_at(said.threshold)
     assert said.threshold == pytest.approx(0.8, abs=0.12)
@@ -298,10 +298,10 @@ def waiting(fleet: Fleet) -> list[Shadow]:
 
 def test_kept_calls_are_shadowed_at_about_the_rate_and_escalated_ones_never() -> None:
     fleet, dice, drawn = shadowed(0.1), random.Random(5), 0
-    for _ in range(4000):
+    for _ in range(2000):
         ask(fleet, EDGE_SURE._replace(uncertainty=0.49 * dice.random()), seed=dice.getrandbits(32))
         drawn += len(waiting(fleet))
-    assert drawn / 4000 == pytest.approx(0.1, abs=0.04)
+    assert drawn / 2000 == pytest.approx(0.1, abs=0.05)
     for _ in range(100):
         ask(fleet, EDGE_UNSURE)
     assert not waiting(fleet)
@@ -332,10 +332,10 @@ def test_after_an_alarm_the_whole_budget_goes_to_the_most_uncertain_calls() -> N
     control = fleet.control("ranker").of(EDGE_BUNDLE, 0.5)
     control.revoke("rang")
     dice, tiers = random.Random(7), list[str]()
-    for _ in range(3000):
+    for _ in range(1500):
         doubt = 0.5 * dice.random()  # none would have been escalated before
         tiers.append(ask(fleet, EDGE_SURE._replace(uncertainty=doubt)).tier)
-    assert sum(tier != "edge" for tier in tiers) / 3000 == pytest.approx(0.5, abs=0.05)
+    assert sum(tier != "edge" for tier in tiers) / 1500 == pytest.approx(0.5, abs=0.06)
 
 
 def test_a_shadow_shows_a_cloud_that_has_changed_and_says_nothing_of_the_bound() -> None:
