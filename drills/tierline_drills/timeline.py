@@ -124,17 +124,25 @@ def _mitigated(calls: Sequence[Call], start: float, deadline: float, slo: float)
 
 def _recovered(log: Log, calls: Sequence[Call], inject: float, earliest: float) -> float | None:
     """The first instant from ``earliest`` on from which, for ``settle`` seconds, every client
-    believes in every endpoint, calls are good, and p99 is as it was before the injection."""
+    believes in every endpoint that had answered it before the injection (a standby that nobody
+    needs is not asked, so nobody can believe in it), calls are good, and p99 is as it was."""
     drill = log.drill
     before = percentile([call.latency for call in calls if call.due < inject], 0.99)
     allowed = None if before is None else before * (1 + drill.p99_within) + drill.p99_slack
     instants = [earliest, *(b.at for b in log.beliefs if b.at > earliest)]
     instants += [c.due + 1e-6 for c in calls if c.due > earliest and _disturbs(c, drill, allowed)]
     end = calls[-1].due if calls else earliest
+    served = {
+        (call.client, tried.endpoint)
+        for call in calls
+        for tried in call.attempts
+        if tried.ended < inject and tried.outcome == "ok"
+    }
+    beliefs = [b for b in log.beliefs if (b.client, b.endpoint) in served]
     for instant in sorted(instants):
         if instant + drill.settle > end + 0.5:
             return None
-        if not _all_healthy(log.beliefs, instant, instant + drill.settle):
+        if not _all_healthy(beliefs, instant, instant + drill.settle):
             continue
         window = [c for c in calls if instant <= c.due < instant + drill.settle]
         good = sum(is_good(call, drill.deadline) for call in window)

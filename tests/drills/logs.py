@@ -64,7 +64,7 @@ def crash(*, failed: int = 0, rate: float = 20.0, seconds: float = 30.0) -> Log:
         elif 10.0 < due <= 10.0 + failed / rate:
             log.calls.append(call(i, due, error="Unavailable: nobody answered"))
         else:
-            log.calls.append(call(i, due))
+            log.calls.append(call(i, due, endpoint=f"edge-{1 + i % 2}" if due < 10 else "edge-2"))
     log.events += [
         Event(10.0, "inject", "kill edge-1", ("edge-1",)),
         Event(15.0, "clear", "start edge-1", ("edge-1",)),

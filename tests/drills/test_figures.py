@@ -34,6 +34,12 @@ def test_a_drill_that_never_heals_has_no_end() -> None:
     assert report(log)["recovery"]["mttr"] is None
 
 
+def test_a_standby_that_nobody_needs_does_not_put_the_recovery_off() -> None:
+    log = logs.crash()
+    log.beliefs.append(Belief(EXPERIMENT, 0, 11.0, "cloud-2", "open", False))
+    assert timeline(log.sort()).recovered == 16.0
+
+
 def test_slow_calls_put_the_recovery_off() -> None:
     log = logs.crash()
     slow = [c._replace(ended=c.ended + 0.05) if 15 < c.due < 19 else c for c in log.calls]
