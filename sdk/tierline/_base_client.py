@@ -35,7 +35,7 @@ from tierline._config import (
 )
 from tierline._core.call import ScoreCall
 from tierline._core.certified import Shadow
-from tierline._core.errands import post_learning
+from tierline._core.errands import post_clouds
 from tierline._core.fallback import Prior
 from tierline._core.findings import checked
 from tierline._core.fleet import Fleet
@@ -199,7 +199,7 @@ class BaseClient(ABC):
         control = fleet.control(model)
         if any(e.url == url for tier in fleet.tiers if tier.is_edge for e in tier.endpoints):
             control.edge_described(bundle, description)
-            post_learning(fleet, model, url, control.of(bundle, None), self._clock())
+            post_clouds(fleet, model)
         else:
             control.cloud_answered(url, bundle)
 

@@ -123,7 +123,8 @@ class Client(BaseClient):
                 continue
             with self._lock:
                 self._learn(model, url, description, prior)
-            self._ensure_errands().post()
+            if self._fleet.errands:
+                self._ensure_errands().post()
             return description
         raise Unavailable(f"no endpoint describes {model!r}: {'; '.join(failures)}")
 

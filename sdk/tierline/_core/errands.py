@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 
 def post_learning(fleet: Fleet, model: str, url: str, control: BundleControl, now: float) -> None:
-    """Have this edge endpoint asked for its bundle's certificate, and one endpoint of every cloud
-    tier for its bundle, as far as no answer has told it yet."""
+    """Have this edge endpoint asked for its bundle's certificate, and the cloud for its bundles."""
     if len(fleet.errands) >= WAITING:
         return
     control.learn_at = now + ASK_AGAIN
     fleet.errands.append(Learn(model, url, control.bundle))
+    post_clouds(fleet, model)
+
+
+def post_clouds(fleet: Fleet, model: str) -> None:
+    """Have one endpoint of every cloud tier asked for its bundle, as far as no answer has told it
+    yet."""
     known = fleet.control(model).clouds
     firsts = [tier.endpoints[0].url for tier in fleet.permitted if not tier.is_edge]
     fleet.errands.extend(Learn(model, cloud, "") for cloud in firsts if cloud not in known)

@@ -178,8 +178,12 @@ def test_preparing_has_the_certificate_at_hand_before_the_first_call(seen: Seen)
         client.prepare("ranker")
         answer = client.recommend("ranker", query={"history": [1]}, k=10)
         told = client.escalation("ranker")
+        end = time.monotonic() + PATIENCE
+        while CLOUD not in seen.described and time.monotonic() < end:
+            client.recommend("ranker", query={"history": [1]}, k=10)
     assert answer.certificate is not None
     assert answer.certificate.id == CERTIFICATE.id
+    assert sorted(seen.described) == sorted([CLOUD, EDGE])  # each once
     assert told is not None
     assert (told.mode, told.threshold, told.bundle) == ("fixed", 0.5, EDGE_BUNDLE)
 
