@@ -303,12 +303,11 @@ class ScoreCall(CallState):
         self, number: int, running: Running, error: errors.TierlineError, now: float, bundle: str
     ) -> list[Command]:
         """The attempt has failed; ``bundle`` is what gave a wrong answer, or ""."""
-        if isinstance(error, LOST) and running.held_up(now):
-            error = errors.AttemptLapsed(
-                f"its time was over while this process stood still: {error}"
-            )
         if self._gate is not None:
             error = withheld(error)
+        if isinstance(error, LOST) and running.held_up(now):
+            said = f"its time was over while this process stood still: {error}"
+            error = errors.AttemptLapsed(said)
         self._settle(number, running, outcome_name(error), now)
         model, dice = self._request.model, self._dice
         url = running.endpoint.url

@@ -7,12 +7,20 @@ import random
 import pytest
 
 from tierline import _exceptions as errors
-from tierline._config import BreakerPolicy, ClientConfig, Endpoint, HealthPolicy, Tier
+from tierline._config import (
+    BreakerPolicy,
+    ClientConfig,
+    Endpoint,
+    HealthPolicy,
+    Sovereignty,
+    Tier,
+)
 from tierline._core.breaker import State
 from tierline._core.endpoints import EndpointState
 from tierline._core.fleet import Fleet
 from tierline._core.probing import Prober
 from tierline._core.timeouts import LATE
+from tierline._sovereignty import FieldRule
 
 from .fixtures import EDGE_A, REQUEST, SURE, Driver, config
 
@@ -115,3 +123,15 @@ def test_a_health_probe_heard_of_long_after_its_time_is_no_verdict() -> None:
     assert fleet.endpoints()[0].standing.is_plain
     prober.failed(probe, LOST[0], 10.1 + LATE - 0.001)
     assert not fleet.endpoints()[0].standing.is_plain
+
+
+def test_what_an_endpoint_said_stays_withheld_when_the_process_stood_still() -> None:
+    rules = (FieldRule(name="query.user", action="drop", trust="public"),)
+    policy = Sovereignty(fields=rules, default="allow")
+    driver = Driver(Fleet(config(tiers=config().tiers[:1], sovereignty=policy)), key=None)
+    driver.fail(errors.RemoteProtocolError("not HTTP: 'user 4711'"), at=5.0)
+    with pytest.raises(errors.DeadlineExceeded) as caught:
+        _ = driver.answer
+    told = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.attempts!r}"
+    assert "lapsed" in told
+    assert "4711" not in told
