@@ -171,10 +171,10 @@ def retrieval_case(
         for b in range(min(batch, 4)):
             found = indices[b][indices[b] >= 0]
             np.testing.assert_array_equal(
-                _scores(host, all_queries[0][b], found), values[b][: len(found)]
+                scores_of(host, all_queries[0][b], found), values[b][: len(found)]
             )
             allowed = (bits[sample >> 5] >> (sample & 31).astype(np.uint32)) & 1 == 1
-            rivals = _scores(host, all_queries[0][b], sample[allowed])
+            rivals = scores_of(host, all_queries[0][b], sample[allowed])
             better = sample[allowed][rivals > values[b][-1]]
             assert np.isin(better, found).all(), "an item left out beats the last one"
             assert ((bits[found >> 5] >> (found & 31).astype(np.uint32)) & 1).all()
@@ -189,7 +189,7 @@ def retrieval_case(
     )  # fmt: skip
 
 
-def _scores(host: RowwiseInt8, query: NDArray[np.float32], ids: NDArray[Any]) -> NDArray[Any]:
+def scores_of(host: RowwiseInt8, query: NDArray[np.float32], ids: NDArray[Any]) -> NDArray[Any]:
     """What every back end must say: an exact integer product, then rounded steps."""
     quantised = quantize_rows(query[None])
     dots = host.codes[ids].astype(np.float64) @ quantised.codes[0].astype(np.float64)

@@ -23,6 +23,7 @@ from typing import Any
 import cases
 import clock
 import peers
+import recommend
 from cases import FULL, TINY, Case, Sizes
 
 from tierline_kernels import BackEndMissing
@@ -78,6 +79,7 @@ def all_cases(driver: Driver, sizes: Sizes) -> Iterator[Case]:
     table = DeviceTable(driver, host)
     for batch in sizes.batches:
         yield cases.retrieval_case(driver, table, host, batch, sizes, BATCH_TARGETS.get(batch))
+    yield from recommend.recommend_cases(driver, table, host, sizes)
 
 
 def result_of(driver: Driver, case: Case, copy: float, repeats: int) -> Result:

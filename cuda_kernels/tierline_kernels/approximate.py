@@ -42,19 +42,27 @@ class Buckets:
 def expected_recall(n: int, k: int, buckets: Buckets) -> float:
     """The expected share of the true top k that survives, for entries in random order.
 
-    ``1 - (B / k) * sum over r > kept of (r - kept) * P(r of the k fall into one bucket)``, with
-    the hypergeometric probability of buckets of n / B entries.
+    ``1 - (1 / k) * sum over buckets and over r > kept of (r - kept) * P(r of the k fall into the
+    bucket)``, hypergeometric in the bucket's size: the formula of the generalised two-stage top-k
+    (arXiv 2506.04165), which has buckets of n / B entries each, for any n and B.
     """
     if k == 0 or n == 0:
         return 1.0
     k = min(k, n)
-    size = max(1, round(n / buckets.count))
+    small, larger = divmod(n, buckets.count)
+    lost = larger * _lost_of(n, k, small + 1, buckets.kept)
+    lost += (buckets.count - larger) * _lost_of(n, k, small, buckets.kept)
+    return min(1.0, 1.0 - lost / k)
+
+
+def _lost_of(n: int, k: int, size: int, kept: int) -> float:
+    """How many of the top k a bucket of ``size`` entries is expected to give away."""
     lost = 0.0
-    for r in range(buckets.kept + 1, min(k, size) + 1):
+    for r in range(kept + 1, min(k, size) + 1):
         if size - r <= n - k:
             chance = _log_comb(k, r) + _log_comb(n - k, size - r) - _log_comb(n, size)
-            lost += (r - buckets.kept) * exp(chance)
-    return min(1.0, 1.0 - buckets.count / k * lost)
+            lost += (r - kept) * exp(chance)
+    return lost
 
 
 def _log_comb(n: int, r: int) -> float:

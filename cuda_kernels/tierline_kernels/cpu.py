@@ -24,8 +24,6 @@ BLOCK_ROWS = 4096
 # From this many queries a matrix product per block beats reading the block once a query.
 MATRIX_QUERIES = 16
 
-PIECE = jit_select.PIECE
-
 _NO_FLOATS = np.empty(0, np.float32)
 _NO_BITS = np.empty(0, np.uint32)
 _NO_MASK = np.empty((1, 0), np.bool_)
@@ -234,8 +232,8 @@ def dot_topk_int8(
         return
     items = task.items
     assert isinstance(items, RowwiseInt8)
-    width = items.codes.shape[1]
-    queries = np.zeros((len(task.queries), -(-width // PIECE) * PIECE), np.int8)
+    width, piece = items.codes.shape[1], jit_select.PIECE
+    queries = np.zeros((len(task.queries), -(-width // piece) * piece), np.int8)
     queries[:, :width] = query_codes.codes
     work = items.codes.nbytes * max(1, len(queries))
     shares = _shares(len(items.codes), work) if len(items.codes) else [(0, 0)]

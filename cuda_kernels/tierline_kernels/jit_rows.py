@@ -20,10 +20,9 @@ ir: Any = import_module("llvmlite.ir")
 make_array: Any = import_module("numba.np.arrayobj").make_array
 
 # Rows asked for this many ids ahead arrive in time; farther ahead they push others out again.
-AHEAD = 16
+FLOATS_AHEAD = 16
+CODES_AHEAD = 6
 LINE = 64  # bytes of a cache line
-LEVEL = 2  # 3 the first-level cache, 2 the second
-LISTED = 32  # rows of a bag that are listed at a time
 BLOCKS = (128, 64)  # columns whose totals fit the registers, where these have 64 bytes or 32
 
 
@@ -52,13 +51,12 @@ def _number(x):  # pragma: no cover - compiled
     return lambda x: np.float32(x)
 
 
-def _ask(builder, place):
-    """Ask for the cache line at a pointer, into the second-level cache: the first has few places
-    for lines that are on their way. Never faults."""
+def _ask(builder, place, level=1):
+    """Ask for the cache line at a pointer, into the cache of a level; never faults."""
     raw, word = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [raw, word, word, word])
     ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(ask, [place, word(0), word(LEVEL), word(1)])  # to read, data
+    builder.call(ask, [place, word(0), word(4 - level), word(1)])  # to read, data
 
 
 @intrinsic
@@ -115,8 +113,8 @@ def bag_float(table, ids, offsets, weights, mean, padding, out, low, high):
         total[:] = np.float32(0.0)
         count = 0
         for p in range(offsets[b], offsets[b + 1]):
-            if p + AHEAD < last and ids[p + AHEAD] >= 0:
-                _prefetch_row(table, ids[p + AHEAD], row_bytes)
+            if p + FLOATS_AHEAD < last and ids[p + FLOATS_AHEAD] >= 0:
+                _prefetch_row(table, ids[p + FLOATS_AHEAD], row_bytes)
             row = ids[p]
             if row == padding:
                 continue
@@ -161,50 +159,95 @@ def _wide_registers(typing):
     return types.boolean(), generate
 
 
+class _Rows:
+    """The arrays of a bag of int8 rows inside an intrinsic, and what is done with one row."""
+
+    def __init__(self, context, builder, signature, args):
+        self.builder = builder
+        self._raw = ir.IntType(8).as_pointer()
+        arrays = [
+            make_array(signature.args[at])(context, builder, value=args[at]) for at in range(6)
+        ]
+        self.width = builder.extract_value(arrays[0].shape, 1)
+        self.codes = builder.bitcast(arrays[0].data, self._raw)
+        self.scales, self.biases, self.ids, self.weights, self.out = (a.data for a in arrays[1:])
+        zero = ir.IntType(64)(0)
+        sizes = [builder.extract_value(arrays[at].shape, 0) for at in (2, 4)]
+        self.biased, self.weighted = (builder.icmp_signed(">", size, zero) for size in sizes)
+
+    def ask(self, place, column, columns):
+        """Ask for some columns of the row CODES_AHEAD of a place among the ids, and for the scale
+        and bias of the one twice as far ahead. Into the second-level cache: the first has few
+        places for lines that are on their way."""
+        builder, word = self.builder, ir.IntType(64)
+        row = builder.load(builder.gep(self.ids, [builder.add(place, word(CODES_AHEAD))]))
+        first = builder.add(builder.mul(row, self.width), column)
+        for line in range(0, columns, LINE):
+            _ask(builder, builder.gep(self.codes, [builder.add(first, word(line))]), 2)
+        row = builder.load(builder.gep(self.ids, [builder.add(place, word(2 * CODES_AHEAD))]))
+        _ask(builder, builder.bitcast(builder.gep(self.scales, [row]), self._raw), 2)
+        with builder.if_then(self.biased):
+            _ask(builder, builder.bitcast(builder.gep(self.biases, [row]), self._raw), 2)
+
+    def factor(self, place, row, bias):
+        """The row's scale times its weight; its bias times its weight is added to ``bias``."""
+        builder = self.builder
+        weight = cgutils.alloca_once_value(builder, ir.FloatType()(1.0))
+        builder.store(ir.FloatType()(1.0), weight)
+        with builder.if_then(self.weighted):
+            builder.store(builder.load(builder.gep(self.weights, [place])), weight)
+        with builder.if_then(self.biased):
+            shift = builder.load(builder.gep(self.biases, [row]))
+            more = builder.fmul(builder.load(weight), shift)
+            builder.store(builder.fadd(builder.load(bias), more), bias)
+        return builder.fmul(builder.load(weight), builder.load(builder.gep(self.scales, [row])))
+
+
 def _adder(columns):
-    """The intrinsic that adds up ``columns`` columns of a list of rows."""
+    """The intrinsic that adds up ``columns`` columns of a bag of int8 rows."""
 
     @intrinsic
-    def _add_codes(typing, codes, rows, factors, count, column, out, place, ids, ahead, last):
-        """Add factors[p] * codes[rows[p], column : column + columns] for p < count to as many
-        floats of out from ``place`` on. Vectors by hand: the totals stay in registers over all
-        rows. While row p is added, the same columns of row ids[ahead + p] are asked for, if
-        ahead + p < last."""
+    def _add_codes(
+        typing, codes, scales, biases, ids, weights, out, padding, low, high, last, column, place
+    ):
+        """out[place + d] = sum of weight * scale * codes[row, column + d] over rows ids[low:high],
+        d < columns; answers how many rows count and the sum of weight * bias. Vectors by hand: the
+        sums stay in registers over all rows. Rows are asked for ahead, up to the id at ``last``."""
 
         def generate(context, builder, signature, args):
             word, wide = ir.IntType(64), ir.VectorType(ir.FloatType(), 16)
-            raw, number = ir.IntType(8).as_pointer(), ir.FloatType().as_pointer()
-            arrays = {
-                at: make_array(signature.args[at])(context, builder, value=args[at])
-                for at in (0, 1, 2, 5, 7)
-            }
-            width = builder.extract_value(arrays[0].shape, 1)
-            target = builder.bitcast(builder.gep(arrays[5].data, [args[6]]), number)
-            spots = [
-                builder.bitcast(builder.gep(target, [word(u)]), wide.as_pointer())
-                for u in range(0, columns, 16)
-            ]
-            totals = [cgutils.alloca_once_value(builder, builder.load(s, align=4)) for s in spots]
-            codes_at = builder.bitcast(arrays[0].data, raw)
-            with cgutils.for_range(builder, args[3]) as loop:
-                next_one = builder.add(args[8], loop.index)
-                with cgutils.if_likely(builder, builder.icmp_signed("<", next_one, args[9])):
-                    wanted = builder.load(builder.gep(arrays[7].data, [next_one]))
-                    start = builder.add(builder.mul(wanted, width), args[4])
-                    for line in range(0, columns, LINE):
-                        _ask(builder, builder.gep(codes_at, [builder.add(start, word(line))]))
-                row = builder.load(builder.gep(arrays[1].data, [loop.index]))
-                factor = builder.load(builder.gep(arrays[2].data, [loop.index]))
-                start = builder.add(builder.mul(row, width), args[4])
-                _add_row(builder, builder.gep(codes_at, [start]), factor, totals)
-            for spot, total in zip(spots, totals, strict=True):
+            rows = _Rows(context, builder, signature, args)
+            padding, low, high, last, column, place = args[6:]
+            zero = ir.Constant(wide, [0.0] * 16)
+            totals = [cgutils.alloca_once(builder, wide) for _ in range(0, columns, 16)]
+            count = cgutils.alloca_once(builder, word)
+            bias = cgutils.alloca_once(builder, ir.FloatType())
+            for cell, start in ((count, word(0)), (bias, ir.FloatType()(0.0))):
+                builder.store(start, cell)
+            for total in totals:
+                builder.store(zero, total)
+            with cgutils.for_range_slice(builder, low, high, word(1), word) as (at, _):
+                farthest = builder.add(at, word(2 * CODES_AHEAD))
+                with cgutils.if_likely(builder, builder.icmp_signed("<", farthest, last)):
+                    rows.ask(at, column, columns)
+                row = builder.load(builder.gep(rows.ids, [at]))
+                with cgutils.if_likely(builder, builder.icmp_signed("!=", row, padding)):
+                    builder.store(builder.add(builder.load(count), word(1)), count)
+                    with cgutils.if_likely(builder, builder.icmp_signed(">=", row, word(0))):
+                        factor = rows.factor(at, row, bias)
+                        first = builder.add(builder.mul(row, rows.width), column)
+                        _add_row(builder, builder.gep(rows.codes, [first]), factor, totals)
+            for u, total in enumerate(totals):
+                spot = builder.gep(rows.out, [builder.add(place, word(16 * u))])
+                spot = builder.bitcast(spot, wide.as_pointer())
                 builder.store(builder.load(total), spot, align=4)
-            return context.get_dummy_value()
+            answer = [builder.load(count), builder.load(bias)]
+            return context.make_tuple(builder, signature.return_type, answer)
 
         long = types.int64
-        return types.void(
-            codes, rows, factors, long, long, out, long, ids, long, long
-        ), generate  # fmt: skip
+        answer = types.Tuple((long, types.float32))
+        arrays = (codes, scales, biases, ids, weights, out)
+        return answer(*arrays, long, long, long, long, long, long), generate
 
     return _add_codes
 
@@ -213,12 +256,16 @@ _add_many, _add_some = (_adder(columns) for columns in BLOCKS)
 
 
 @compiled
-def _prepare(codes, scales, biases, ids, weights, padding, low, high, rows, factors):
-    """Rows and factors of places low to high that add something; their bias and how many count."""
+def _add_tail(codes, scales, biases, ids, weights, padding, low, high, last, column, total):
+    """As the intrinsics, for the columns from ``column`` on, fewer than a block."""
     bias = np.float32(0.0)
     count = 0
-    used = 0
     for p in range(low, high):
+        if p + FLOATS_AHEAD < last:
+            _prefetch(codes, ids[p + FLOATS_AHEAD] * codes.shape[1] + column)
+            _prefetch(scales, ids[p + FLOATS_AHEAD] * 4)
+            if biases.shape[0]:
+                _prefetch(biases, ids[p + FLOATS_AHEAD] * 4)
         row = ids[p]
         if row == padding:
             continue
@@ -228,54 +275,44 @@ def _prepare(codes, scales, biases, ids, weights, padding, low, high, rows, fact
         weight = weights[p] if weights.shape[0] else np.float32(1.0)
         if biases.shape[0]:
             bias += weight * biases[row]
-        rows[used] = row
-        factors[used] = weight * scales[row]
-        used += 1
-    return used, count, bias
+        factor = weight * scales[row]
+        for d in range(column, total.shape[0]):
+            total[d] += factor * np.float32(codes[row, d])
+    return count, bias
 
 
 @compiled
 def bag_int8(codes, scales, biases, ids, offsets, weights, mean, padding, out, low, high):
-    """Rows of a bag are listed first, and those of the next places asked for meanwhile; then added
-    up in blocks of columns. Biases do not depend on the column: they are added up once a bag."""
+    """Rows are added up in blocks of columns, the next ones asked for meanwhile. Biases do not
+    depend on the column: they are added up once a bag."""
     width = codes.shape[1]
     many = width // BLOCKS[0] * BLOCKS[0] if _wide_registers() else 0
     blocked = width // BLOCKS[1] * BLOCKS[1]
     flat = out.reshape(out.size)
-    rows = np.empty(LISTED, np.int64)
-    factors = np.empty(LISTED, np.float32)
     last = offsets[high]
     for b in range(low, high):
         total = out[b]
-        total[:] = np.float32(0.0)
         count = 0
         bias = np.float32(0.0)
-        for first in range(offsets[b], offsets[b + 1], LISTED):
-            stop = min(first + LISTED, offsets[b + 1])
-            for q in range(stop, min(2 * stop - first, last)):
-                if ids[q] >= 0:
-                    _prefetch(scales, ids[q] * 4)
-                    if biases.shape[0]:
-                        _prefetch(biases, ids[q] * 4)
-            used, kept, more = _prepare(
-                codes, scales, biases, ids, weights, padding, first, stop, rows, factors
+        start, stop = offsets[b], offsets[b + 1]
+        for column in range(0, many, BLOCKS[0]):
+            count, bias = _add_many(
+                codes, scales, biases, ids, weights, flat, padding, start, stop, last, column,
+                b * width + column,
+            )  # fmt: skip
+        for column in range(many, blocked, BLOCKS[1]):
+            count, bias = _add_some(
+                codes, scales, biases, ids, weights, flat, padding, start, stop, last, column,
+                b * width + column,
+            )  # fmt: skip
+        if blocked < width:
+            total[blocked:] = np.float32(0.0)
+            count, bias = _add_tail(
+                codes, scales, biases, ids, weights, padding, start, stop, last, blocked, total
             )
-            count += kept
-            bias += more
-            for column in range(0, many, BLOCKS[0]):
-                _add_many(
-                    codes, rows, factors, used, column, flat, b * width + column, ids, stop, last
-                )
-            for column in range(many, blocked, BLOCKS[1]):
-                _add_some(
-                    codes, rows, factors, used, column, flat, b * width + column, ids, stop, last
-                )
-            for u in range(used):
-                row = codes[rows[u]]
-                for d in range(blocked, width):
-                    total[d] += factors[u] * np.float32(row[d])
         share = np.float32(1.0)
         if mean and count > 1:
             share = np.float32(1.0) / np.float32(count)
-        for d in range(total.shape[0]):
-            total[d] = (total[d] + bias) * share
+        if biases.shape[0] or share != np.float32(1.0):
+            for d in range(width):
+                total[d] = (total[d] + bias) * share

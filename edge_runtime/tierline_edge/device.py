@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierline_edge.session import Session
-from tierline_kernels import RowwiseInt8
+from tierline_kernels import KernelError, RowwiseInt8
 from tierline_kernels.cuda.device import Bag, Bags, DeviceTable, Retrieval, Rules
-from tierline_kernels.cuda.driver import Driver, Memory, default_driver
+from tierline_kernels.cuda.driver import Device, Driver, Graph, Memory, default_driver
 from tierline_kernels.operations import TopK
 
 
@@ -81,3 +81,90 @@ class DeviceItems:
         retrieval = Retrieval(self.table, queries, len(hidden), k, rules)
         retrieval.run()
         return TopK(*retrieval.answer())
+
+
+class Recommendation:
+    """Look-up, encoder and top-k for batches of one shape, planned once: fixed memory, one stream.
+
+    ``run`` only launches: nothing is copied to or from the host and nothing waited for, so that
+    ``capture`` can record it as one CUDA graph. ::
+
+        plan.capture()
+        plan.fill(ids, exclude); plan.replay(); outputs, best = plan.answer()
+    """
+
+    def __init__(
+        self, items: DeviceItems, session: Session, names: Sequence[str],
+        shape: tuple[int, int], k: int, most_excluded: int,
+    ) -> None:  # fmt: skip
+        """For ids ``shape`` [B, L], the encoder's outputs ``names`` (the state first), and at most
+        ``most_excluded`` excluded ids in all. The session shares the items' stream already."""
+        driver, width = items.driver, items.table.width
+        self._driver, self._session, self._shape = driver, session, shape
+        self._most = most_excluded
+        count, size = shape[0], shape[0] * shape[1]
+        self._ids, self._mask = driver.empty(size, np.int64), driver.empty(size, np.float32)
+        embedded = driver.empty(size * width, np.float32)
+        self._look_up = Bag(items.table, Bags(self._ids, size, None, size), embedded)
+        self._inputs = {
+            "embedded": (embedded.address, (*shape, width)),
+            "mask": (self._mask.address, shape),
+        }
+        sizes = [(count, width), *[(count,)] * (len(names) - 1)]
+        self._outputs = [
+            (name, driver.empty(int(np.prod(each)), np.float32), each)
+            for name, each in zip(names, sizes, strict=True)
+        ]
+        self._excluded = driver.empty(most_excluded, np.int64)
+        self._offsets = driver.upload(np.zeros(count + 1, np.int64), np.int64)
+        rules = Rules(excluded=self._excluded, excluded_offsets=self._offsets)
+        self._best = Retrieval(items.table, self._outputs[0][1], count, k, rules)
+        self._graph: Graph | None = None
+
+    def fill(
+        self, ids: NDArray[np.int64], exclude: tuple[NDArray[np.int64], NDArray[np.int64]]
+    ) -> None:
+        """Copy the next batch to the device. Raises KernelError for another shape, or for more
+        excluded ids than were planned for."""
+        banned, offsets = exclude
+        if ids.shape != self._shape or len(offsets) != len(ids) + 1:
+            raise KernelError(f"ids must be {list(self._shape)}, with one list each to exclude.")
+        if len(banned) > self._most:
+            raise KernelError(f"{len(banned)} ids are excluded; planned for {self._most}.")
+        owner = np.repeat(np.arange(len(ids)), np.diff(offsets))
+        self._driver.refill(self._ids, ids, np.int64)
+        self._driver.refill(self._mask, ids > 0, np.float32)
+        self._driver.refill(self._excluded, banned[np.lexsort((banned, owner))], np.int64)
+        self._driver.refill(self._offsets, offsets, np.int64)
+
+    def run(self) -> None:
+        """Put the three on the stream."""
+        self._look_up.run()
+        outputs = {name: (memory.address, shape) for name, memory, shape in self._outputs}
+        self._session.run_bound(self._inputs, outputs)
+        self._best.run()
+
+    def capture(self) -> None:
+        """Record ``run`` as a graph, after a run that lets the encoder allocate what it needs."""
+        assert isinstance(self._driver, Device)
+        zeros = np.zeros(self._shape[0] + 1, np.int64)
+        self.fill(np.zeros(self._shape, np.int64), (zeros[:0], zeros))
+        self.run()
+        with self._driver.capture() as graph:
+            self.run()
+        self._graph = graph
+
+    def replay(self) -> None:
+        """Run on what was filled in: one call for the graph where there is one."""
+        if self._graph is None:
+            self.run()
+        else:
+            self._graph.replay()
+
+    def answer(self) -> tuple[list[NDArray[np.float32]], TopK]:
+        """Wait; the encoder's outputs, and the k best items of each row."""
+        outputs = [
+            self._driver.download(memory, int(np.prod(shape)), np.float32).reshape(shape)
+            for _, memory, shape in self._outputs
+        ]
+        return outputs, TopK(*self._best.answer())

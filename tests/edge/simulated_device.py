@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tierline_edge import embeddings
-from tierline_edge.device import DeviceItems
+from tierline_edge.device import DeviceItems, Recommendation
 from tierline_edge.embeddings import ItemTable, open_items
 from tierline_edge.session import PROVIDERS, Place
-from tierline_kernels import quantize_rows
+from tierline_kernels import KernelError, quantize_rows
 
 ROWS = quantize_rows(np.random.default_rng(0).standard_normal((9, 16)))
 BUNDLE: Any = SimpleNamespace(
@@ -79,3 +79,27 @@ def test_the_sessions_provider_chooses_and_the_choice_is_logged(
     assert len(session.streams) == 1
     told = [record.getMessage() for record in caplog.records]
     assert ["run on cuda" in told[0], "run on cpu" in told[1]] == [True, True]
+
+
+def test_a_planned_recommendation_answers_as_the_steps_do_one_by_one() -> None:
+    session: Any = FakeSession()
+    items = DeviceItems(ROWS)
+    plan = Recommendation(items, session, ["hidden", "doubt"], (2, 3), 4, most_excluded=5)
+    none = (np.empty(0, np.int64), np.zeros(3, np.int64))
+    for ids, exclude in (
+        (np.array([[0, 3, 4], [8, 1, 2]]), (np.array([7, 0, 1, 0]), np.array([0, 2, 4]))),
+        (np.array([[0, 0, 5], [6, 6, 2]]), none),
+    ):
+        plan.fill(ids, exclude)
+        plan.replay()
+        (hidden, doubt), best = plan.answer()
+        states, doubts = items.encode(session, ids, ["hidden", "doubt"])
+        np.testing.assert_array_equal(hidden, states)
+        np.testing.assert_array_equal(doubt, doubts)
+        alone = items.best(states, 4, exclude)
+        np.testing.assert_array_equal(best.indices, alone.indices)
+        np.testing.assert_array_equal(best.values, alone.values)
+    with pytest.raises(KernelError, match="ids must be"):
+        plan.fill(ids[:, :2], none)
+    with pytest.raises(KernelError, match="planned for 5"):
+        plan.fill(ids, (np.zeros(6, np.int64), np.array([0, 3, 6])))

@@ -21,4 +21,4 @@ def test_items_in_device_memory_answer_as_the_hosts_in_the_simulator() -> None:
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout

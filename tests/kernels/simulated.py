@@ -104,7 +104,7 @@ def test_rows_of_every_number_of_pieces_are_scored_alike(
     np.testing.assert_array_equal(got.values, want.values)
 
 
-@pytest.mark.nightly  # the certificates' test shows one such row for every change
+@pytest.mark.nightly  # the next but one shows such a row for every change
 @pytest.mark.parametrize(
     ("style", "smallest"), [("rising", False), ("equal", False), ("random", True)]
 )
@@ -124,6 +124,7 @@ def test_lists_too_short_for_k_are_noticed_and_the_row_is_done_exactly(
     np.testing.assert_array_equal(got.values, want.values)
 
 
+@pytest.mark.nightly
 def test_a_certificate_is_given_only_where_the_lists_were_long_enough() -> None:
     n, k = 256, 40  # two tiles of 128, one a warp
     one_tile = np.arange(n, dtype=np.float32)[::-1]  # the first tile holds the whole answer
@@ -137,6 +138,42 @@ def test_a_certificate_is_given_only_where_the_lists_were_long_enough() -> None:
         assert selection.certified.pointer[0] == proven
         values, _ = selection.answer()
         np.testing.assert_array_equal(values[0], -np.sort(-x)[:k])
+
+
+def test_only_the_rows_without_a_certificate_are_done_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n, k = 256, 40
+    x = np.where(np.arange(n) % 128 < 20, 1000.0, 0.0) - np.arange(n)  # 20 in each list: proven
+    x = np.stack([x, np.arange(n, 0.0, -1.0), x]).astype(np.float32)
+    done: list[tuple[str, Any]] = []
+    launch = Simulator.launch
+    monkeypatch.setattr(
+        Simulator, "launch",
+        lambda self, kernel, grid, *rest: (
+            done.append((kernel.name, grid)), launch(self, kernel, grid, *rest)
+        )[1],
+    )  # fmt: skip
+    got = kernels.topk(x, k, mask=np.ones((3, n), np.bool_), backend="cuda")
+    want = kernels.topk(x, k, backend="reference")
+    np.testing.assert_array_equal(got.indices, want.indices)
+    np.testing.assert_array_equal(got.values, want.values)
+    assert [grid[1] for name, grid in done if name == "keys_all"] == [1]
+
+
+@pytest.mark.nightly
+def test_a_query_without_a_certificate_is_answered_anew_with_its_own_exclusions() -> None:
+    n, k = 600, 40
+    items = np.zeros((n, 16), np.float32)
+    items[:, 0], items[:, 1] = np.arange(n), -np.arange(n) % 7
+    table = quantize_rows(items)
+    queries = np.eye(2, 16, dtype=np.float32)
+    exclude = (np.array([599, 3, 5]), np.array([0, 1, 3]))
+    for each in (table, items):
+        got = kernels.dot_topk(queries, each, k, exclude=exclude, backend="cuda")
+        want = kernels.dot_topk(queries, each, k, exclude=exclude, backend="reference")
+        np.testing.assert_array_equal(got.indices, want.indices)
+        np.testing.assert_array_equal(got.values, want.values)
 
 
 def test_a_selection_run_twice_on_the_same_memory_is_the_same_bit_for_bit() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,6 +66,69 @@ def test_measured_recall_is_what_the_formula_says(k: int, count: int, kept: int)
     wanted = topk(x, k).indices
     measured = np.mean([np.isin(got[b], wanted[b]).mean() for b in range(rows)])
     assert abs(measured - expected_recall(n, k, Buckets(count, kept))) < 0.006
+
+
+def test_the_formula_is_the_mean_over_all_orders_also_where_buckets_differ_in_size() -> None:
+    for n, k, count, kept in ((5, 2, 2, 1), (6, 3, 4, 1), (6, 4, 3, 1), (7, 3, 2, 2), (3, 2, 5, 1)):
+        orders = np.array(list(permutations(range(n))), np.float32)
+        got = approximate_topk(orders, k, buckets=Buckets(count, kept)).values
+        recall = (got >= n - k).sum() / (len(orders) * k)
+        assert expected_recall(n, k, Buckets(count, kept)) == pytest.approx(recall, abs=1e-12)
+
+
+def hard_rows(rng: np.random.Generator, rows: int, n: int) -> np.ndarray[Any, Any]:
+    """Rows whose order breaks the assumption of random buckets, and some that do not."""
+    x = rng.standard_normal((rows, n)).astype(np.float32)
+    style = rng.integers(0, 7)
+    if style == 1:
+        x = np.sort(x, axis=1)
+    elif style == 2:
+        x = -np.sort(-x, axis=1)
+    elif style == 3:  # the best lie a fixed distance apart: all in few buckets
+        x[:, :: int(rng.integers(2, 40))] += 5
+    elif style == 4:
+        x = rng.integers(0, 3, (rows, n)).astype(np.float32)
+    elif style == 5:  # and in one place
+        x[:, : n // 5] += 5
+    elif style == 6:
+        x[rng.random(x.shape) < 0.3] = rng.choice([np.nan, np.inf, -np.inf])
+    return x
+
+
+@pytest.mark.nightly
+def test_no_certificate_is_wrong_in_a_hundred_thousand_rows() -> None:
+    rng = np.random.default_rng(7)
+    seen = given_away = 0
+    for _ in range(400):
+        n, k = int(rng.integers(1, 400)), int(rng.integers(1, 40))
+        x = hard_rows(rng, 250, n)
+        buckets = Buckets(int(rng.integers(1, 60)), int(rng.integers(1, 9)))
+        got = approximate_topk(x, k, buckets=buckets)
+        right = (got.indices == topk(x, k).indices).all(axis=1)
+        assert (right | ~got.certified).all(), (n, k, buckets)
+        seen += len(x)
+        given_away += int((~right).sum())
+    assert seen == 100_000
+    assert given_away > 10_000  # rows that lost something, and none of them was certified
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("k", "count", "kept", "n", "rows"),
+    [
+        (10, 448, 1, 4000, 6000), (10, 33, 2, 4000, 6000), (10, 7, 4, 4000, 6000),
+        (100, 378, 2, 20_000, 400), (100, 77, 4, 20_000, 400), (100, 24, 8, 20_000, 400),
+        (1000, 775, 4, 50_000, 60), (1000, 241, 8, 50_000, 60),
+    ],
+)  # fmt: skip
+def test_recall_is_at_least_the_formulas_at_the_published_bucket_counts(
+    k: int, count: int, kept: int, n: int, rows: int
+) -> None:
+    x = np.random.default_rng(k + count).standard_normal((rows, n), dtype=np.float32)
+    got = approximate_topk(x, k, buckets=Buckets(count, kept)).indices
+    wanted = topk(x, k).indices
+    measured = np.mean([np.isin(got[b], wanted[b]).mean() for b in range(rows)])
+    assert measured >= expected_recall(n, k, Buckets(count, kept)) - 0.002
 
 
 def test_the_formula_agrees_with_the_published_bucket_counts() -> None:

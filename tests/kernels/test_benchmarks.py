@@ -34,11 +34,12 @@ def test_the_gpu_benchmark_checks_everything_in_the_simulator_and_says_its_times
     told, printed = run("gpu/run.py", simulate=True)
     assert "SIMULATED" in printed
     assert told["setting"]["simulated"] is True
-    assert told["figures"]["checked"] == len(told["results"]) == 10
+    assert told["figures"]["checked"] == len(told["results"]) == 11
     # No figure of a simulation may pass for one of a GPU.
     assert set(told["figures"]) == {"checked", "seconds"}
     assert {each["case"] for each in told["results"]} >= {
-        "bag float32", "bag float16", "bag int8", "bag int8 zipf", "topk", "dot_topk int8 B=1"
+        "bag float32", "bag float16", "bag int8", "bag int8 zipf", "topk", "dot_topk int8 B=1",
+        "recommend pooled",
     }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tierline_kernels.cuda import build, catalogue, driver
+from tierline_kernels.cuda import build, catalogue
 from tierline_kernels.cuda.catalogue import Kernel
 
 HERE = Path(__file__).parent
@@ -115,27 +114,6 @@ def test_a_kernel_that_cannot_do_with_its_registers_is_refused() -> None:
     scan = catalogue.scan("int8", 64, 1)
     tight = Kernel("tight", scan.make, scan.signature, wide=True, registers=24)
     assert any("spilled" in problem for problem in build.build(tight, (9, 0)).problems)
-
-
-@pytest.mark.slow
-def test_machine_code_built_ahead_is_found_by_generation_and_else_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = build.build(catalogue.CHECK, (8, 0))
-    build.write(tmp_path / "cubins", [made])
-    index = json.loads((tmp_path / "cubins" / "index.json").read_text("utf-8"))
-    assert set(index["tools"]) == set(build.TOOLS)
-    monkeypatch.setattr(driver, "files", lambda package: tmp_path)
-    driver._index.cache_clear()
-    try:
-        assert driver.built_ahead("check", (8, 6)) == "sm_80/check.cubin"
-        assert driver.built_ahead("check", (9, 0)) is None
-        assert driver.machine_code(catalogue.CHECK, (8, 9)) == (made.cubin, made.symbol)
-        code, symbol = driver.machine_code(catalogue.CHECK, (9, 0))
-        assert code != made.cubin
-        assert symbol == made.symbol
-    finally:
-        driver._index.cache_clear()
 
 
 def test_the_toolchain_is_the_pinned_one() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tierline_edge.device import DeviceItems, Recommendation
 from tierline_kernels import BackEndMissing, KernelError, RowwiseInt8
 from tierline_kernels.cuda import catalogue, driver, plan
 from tierline_kernels.cuda.device import Bag, Bags, DeviceTable, Retrieval, Rows, Selection
@@ -160,6 +161,59 @@ def test_look_up_and_top_k_are_captured_in_one_graph_and_replayed_in_one_call(
     assert builder.seen[-1] == ("end",)
     names = [each[0] for each in builder.seen[1:-1]]
     assert names == ["bag_int8_64", "quantize", "tensor_64", "sort_1024", "emit"]
+
+
+class RecordingSession:
+    """An encoder that notes on the stream when it was run, and on which memory."""
+
+    def __init__(self, device: driver.Device) -> None:
+        self._device = device
+        self.places: list[tuple[Any, Any]] = []
+
+    def run_bound(self, inputs: Any, outputs: Any) -> None:
+        self._device.stream.seen.append(("encoder",))
+        self.places.append((inputs, outputs))
+
+
+def test_look_up_encoder_and_top_k_are_one_graph_that_copies_nothing_and_waits_for_nothing(
+    device: driver.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[str] = []
+    for name in ("cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync"):
+        copy = getattr(FakeCuda, name)
+        noted = lambda *a, copy=copy, name=name: (copies.append(name), copy(*a))[1]  # noqa: E731
+        monkeypatch.setattr(FakeCuda, name, staticmethod(noted))
+    session: Any = RecordingSession(device)
+    plan = Recommendation(
+        DeviceItems(int8_table(500, 64), device), session, ["hidden", "doubt"], (4, 10), 5, 40
+    )
+    plan.capture()
+    stream = device.stream
+    before = len(stream.seen)
+    copies.clear()
+    plan.replay()
+    plan.replay()
+    assert copies == []
+    graphs = stream.seen[before:]
+    assert [each[0] for each in graphs] == ["graph", "graph"]  # one call on the host each
+    builder = graphs[0][1]
+    names = [each[0] for each in builder.seen]
+    assert names == [
+        "begin", "bag_int8_64", "encoder", "quantize", "tensor_64", "sort_1024", "emit", "end",
+    ]  # fmt: skip
+    # What was captured works on the memory of every later run: the look-up writes where the
+    # encoder reads, and the encoder writes where the retrieval reads.
+    assert session.places[0] == session.places[1]
+    inputs, outputs = session.places[1]
+    bag, quantize = builder.seen[1], builder.seen[3]
+    assert inputs["embedded"] == (bag[3][6], (4, 10, 64))
+    assert outputs["hidden"] == (quantize[3][0], (4, 64))
+    plan.fill(np.ones((4, 10), np.int64), (np.arange(4), np.arange(5)))
+    assert copies == ["cuMemcpyHtoDAsync"] * 4
+    assert ("sync",) not in stream.seen[before:]
+    plan.answer()
+    assert copies[4:] == ["cuMemcpyDtoHAsync"] * 4
+    assert stream.seen[-1] == ("sync",)
 
 
 def test_a_device_that_is_not_there_is_one_typed_error() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
-from tierline_kernels.cuda import catalogue
+from tierline_kernels.cuda import catalogue, shipped
 from tierline_kernels.cuda.catalogue import Kernel
 from tierline_kernels.errors import BackEndMissing
 
@@ -21,6 +23,8 @@ CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
 # Machine code runs on later devices of its generation: these cover all of the above.
 SHIPPED = ((7, 5), (8, 0), (9, 0), (10, 0), (12, 0))
 TOOLS = ("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
+TOOLKIT = "13.0."  # a newer compiler writes PTX that an older linker or driver refuses
+NO_TOOLCHAIN = 3  # exit status
 # PTX that must not appear: double arithmetic, and loads that lost the global address space.
 _DOUBLE = re.compile(r"\b(?:add|mul|fma|div|sub)\.(?:rn\.)?f64|cvt\.\w*\.?f64")
 _GENERIC = re.compile(r"\bld(?:\.v[24])?\.(?:[usbf]\d+)\s")
@@ -117,43 +121,117 @@ def _number(pattern: str, text: str) -> int:
     return int(match[1])
 
 
-def write(folder: Path, built: list[Build]) -> None:
-    """Machine code by capability and name, and an index that says with which tools."""
-    folder.mkdir(parents=True, exist_ok=True)
-    index: dict[str, Any] = {"tools": {tool: version(tool) for tool in TOOLS}, "kernels": {}}
+def tools() -> dict[str, str]:
+    """The versions that decide what machine code comes out. Raises BackEndMissing when one is
+    absent, or when compiler and linker are not of the pinned toolkit."""
+    try:
+        found = {tool: version(tool) for tool in TOOLS}
+    except PackageNotFoundError as problem:
+        raise BackEndMissing(
+            f"{problem.name} is not installed; install tierline[cuda]."
+        ) from problem
+    for tool in ("nvidia-nvvm", "nvidia-nvjitlink"):
+        if not found[tool].startswith(TOOLKIT):
+            raise BackEndMissing(
+                f"{tool} is {found[tool]}; machine code is built with {TOOLKIT}*, so that the "
+                "drivers in use take it. Install tierline[cuda]."
+            )
+    return found
+
+
+def is_fresh(folder: Path, capabilities: Sequence[tuple[int, int]]) -> bool:
+    """Whether a folder holds what a build for these capabilities would write now."""
+    if not (folder / shipped.INDEX).is_file():
+        return False
+    try:
+        found = shipped.parse_index((folder / shipped.INDEX).read_text("utf-8"))
+    except ValueError:
+        return False
+    wanted = {
+        place(kernel.name, each)
+        for each in capabilities
+        for kernel in catalogue.kernels()
+        if each >= kernel.since
+    }
+    whole = all(
+        (folder / at).is_file() and sha256((folder / at).read_bytes()).hexdigest() == cubin.sha256
+        for at, cubin in found.cubins.items()
+    )
+    now = (shipped.source_hash(), tools())
+    return whole and wanted == set(found.cubins) and now == (found.source, found.tools)
+
+
+def place(name: str, capability: tuple[int, int]) -> str:
+    """Where a folder of machine code holds a kernel."""
+    return f"sm_{capability[0]}{capability[1]}/{name}.cubin"
+
+
+def write(folder: Path, built: Sequence[Build]) -> None:
+    """Machine code by capability and name, and an index of hashes; what was there is replaced."""
+    if folder.exists():
+        rmtree(folder)
+    cubins = {}
     for each in built:
-        place = f"sm_{each.capability[0]}{each.capability[1]}/{each.name}.cubin"
-        (folder / place).parent.mkdir(exist_ok=True)
-        (folder / place).write_bytes(each.cubin)
-        index["kernels"][place] = each.symbol
-    (folder / "index.json").write_text(json.dumps(index, indent=1, sort_keys=True), "utf-8")
+        at = place(each.name, each.capability)
+        (folder / at).parent.mkdir(parents=True, exist_ok=True)
+        (folder / at).write_bytes(each.cubin)
+        cubins[at] = shipped.Cubin(each.symbol, sha256(each.cubin).hexdigest())
+    index = shipped.Index(shipped.source_hash(), tools(), cubins)
+    (folder / shipped.INDEX).write_text(index.to_json(), "utf-8")
+
+
+def compile_all(
+    capabilities: Sequence[tuple[int, int]], widths: tuple[int, ...]
+) -> Iterator[Build]:
+    """Every kernel for every capability it runs on."""
+    for capability in capabilities:
+        for kernel in catalogue.kernels(widths):
+            if capability >= kernel.since:
+                yield build(kernel, capability)
+
+
+def describe(made: Build) -> str:
+    """One line about a kernel."""
+    major, minor = made.capability
+    problems = "; " + ", ".join(made.problems) if made.problems else ""
+    return (
+        f"{major}.{minor} {made.name}: {made.registers} registers, {made.spilled} B spilled, "
+        f"{made.wide_loads} wide loads, {len(made.cubin)} B{problems}\n"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Build all kernels for all capabilities; exit status 1 when one has a problem."""
+    """Exit status 1 when a kernel has a problem, 3 when the toolchain is not here."""
     parser = argparse.ArgumentParser(prog="python -m tierline_kernels.cuda.build")
     parser.add_argument("--capability", action="append", metavar="9.0")
     parser.add_argument("--width", action="append", type=int)
     parser.add_argument("--out", type=Path, help="write machine code here (default: only check)")
     options = parser.parse_args(argv)
-    asked = [tuple(int(part) for part in text.split(".")) for text in options.capability or ()]
-    built = []
-    for major, minor in asked or (SHIPPED if options.out else CAPABILITIES):
-        for kernel in catalogue.kernels(tuple(options.width or catalogue.WIDTHS)):
-            if (major, minor) < kernel.since:
-                continue
-            made = build(kernel, (major, minor))
+    asked = [_capability(text) for text in options.capability or ()]
+    capabilities = asked or list(SHIPPED if options.out else CAPABILITIES)
+    try:
+        if options.out and not options.width and is_fresh(options.out, capabilities):
+            sys.stdout.write(f"the machine code in {options.out.name} is up to date\n")
+            return 0
+        if options.out:
+            tools()
+        built = []
+        for made in compile_all(capabilities, tuple(options.width or catalogue.WIDTHS)):
             built.append(made)
-            sys.stdout.write(
-                f"{major}.{minor} {made.name}: {made.registers} registers, {made.spilled} B "
-                f"spilled, {made.wide_loads} wide loads, {len(made.cubin)} B"
-                f"{'; ' + ', '.join(made.problems) if made.problems else ''}\n"
-            )
+            sys.stdout.write(describe(made))
+    except BackEndMissing as problem:
+        sys.stdout.write(f"{problem}\n")
+        return NO_TOOLCHAIN
     failed = sum(bool(made.problems) for made in built)
     if options.out and not failed:
         write(options.out, built)
     sys.stdout.write(f"{len(built)} kernels, {failed} with problems\n")
     return 1 if failed else 0
+
+
+def _capability(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")
+    return int(major), int(minor)
 
 
 if __name__ == "__main__":

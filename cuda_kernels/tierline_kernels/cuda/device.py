@@ -7,7 +7,7 @@ captured in one CUDA graph and share a stream with others.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -145,15 +145,15 @@ class _Best:
                 self._first.per_row, self._first.lists, self._k,
             )  # fmt: skip
 
-    def answer(self) -> tuple[NDArray[Any], NDArray[Any], bool]:
-        """Wait; values and indices [count, k], and whether all rows are proven exact."""
+    def answer(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+        """Wait; values and indices [count, k], and which rows are proven exact [count]."""
         shape, total = (self._count, self._k), self._count * self._k
         values = self._driver.download(self.values, total, np.float32).reshape(shape)
         indices = self._driver.download(self.indices, total, np.int64).reshape(shape)
         if self.certified is None:
-            return values, indices, True
-        exact = self._driver.download(self.certified, self._count, np.int32)
-        return values, indices, bool(exact.all())
+            return values, indices, np.ones(self._count, np.bool_)
+        certified = self._driver.download(self.certified, self._count, np.int32)
+        return values, indices, certified != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,12 @@ class Rows:
     mask_stride: int = 0  # 0: one mask for all rows
     smallest: bool = False
     nan_first: bool = False
+
+    def only(self, row: int) -> Rows:
+        """One of the rows."""
+        mask = None if self.mask is None else self.mask.part(row * self.mask_stride, 1)
+        x, lengths = self.x.part(row * self.n, 4), self.lengths.part(row, 8)
+        return replace(self, x=x, count=1, lengths=lengths, mask=mask, mask_stride=0)
 
 
 class Selection:
@@ -196,12 +202,12 @@ class Selection:
 
     def answer(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Wait and download values and indices; a row that is not proven exact is done anew."""
-        values, indices, exact = self._best.answer()
-        if exact:
-            return values, indices
-        again = Selection(self._driver, self._x, self.k, exact=True)
-        again.run()
-        return again.answer()
+        values, indices, certified = self._best.answer()
+        for row in np.flatnonzero(~certified):
+            again = Selection(self._driver, self._x.only(int(row)), self.k, exact=True)
+            again.run()
+            (values[row],), (indices[row],) = again.answer()
+        return values, indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +229,11 @@ class Rules:
         )
         return sum(bit for memory, bit in wanted if memory is not None)
 
+    def only(self, query: int) -> Rules:
+        """The rules for one of the queries."""
+        offsets = self.excluded_offsets
+        return replace(self, excluded_offsets=offsets and offsets.part(query, 8))
+
 
 class Retrieval:
     """``dot_topk`` of float32 queries [count, d] against a table, all in device memory."""
@@ -232,7 +243,7 @@ class Retrieval:
         *, exact: bool = False,
     ) -> None:  # fmt: skip
         plan.check(items.rows, k)
-        self._again = (items, queries, count, k, rules)
+        self._k, self._rules = k, rules
         driver = self._driver = items.driver
         self.first = plan.retrieval(
             driver.machine, items.kind, items.rows, items.width, count,
@@ -271,9 +282,11 @@ class Retrieval:
 
     def answer(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """As ``Selection.answer``."""
-        values, indices, exact = self._best.answer()
-        if exact:
-            return values, indices
-        again = Retrieval(*self._again, exact=True)
-        again.run()
-        return again.answer()
+        values, indices, certified = self._best.answer()
+        for row in np.flatnonzero(~certified):
+            query = self._queries.part(int(row) * self._items.width, 4)
+            rules = self._rules.only(int(row))
+            again = Retrieval(self._items, query, 1, self._k, rules, exact=True)
+            again.run()
+            (values[row],), (indices[row],) = again.answer()
+        return values, indices

@@ -6,22 +6,23 @@ comes from the package when it was built ahead, else from the compiler on first 
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from importlib.resources import files
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tierline_kernels.cuda import simulator
+from tierline_kernels.cuda import shipped, simulator
 from tierline_kernels.cuda.catalogue import Kernel
 from tierline_kernels.cuda.intrinsics import SIMULATED, cuda
 from tierline_kernels.cuda.plan import Machine
 from tierline_kernels.errors import BackEndMissing
+
+log = logging.getLogger("tierline.kernels")
 
 Grid = tuple[int, int]
 
@@ -41,6 +42,11 @@ class Memory:
         """Whether 16-byte loads may start here."""
         return self.address % 16 == 0
 
+    def part(self, start: int, size: int) -> Memory:
+        """The same memory from entry ``start`` on, for entries of ``size`` bytes."""
+        moved = self.pointer[start:] if SIMULATED else self.pointer + start * size
+        return Memory(moved, self.owner, self.address + start * size)
+
 
 class Driver(Protocol):
     """What the operations ask of a device."""
@@ -53,6 +59,8 @@ class Driver(Protocol):
     def launch(self, kernel: Kernel, grid: Grid, threads: int, *arguments: Any) -> None: ...
 
     def upload(self, array: NDArray[Any] | None, dtype: Any) -> Memory: ...
+
+    def refill(self, memory: Memory, array: NDArray[Any], dtype: Any) -> None: ...
 
     def empty(self, count: int, dtype: Any) -> Memory: ...
 
@@ -80,8 +88,11 @@ class Simulator:
     def upload(self, array: NDArray[Any] | None, dtype: Any) -> Memory:
         flat = np.zeros(1, dtype) if array is None or array.size == 0 else array.reshape(-1)
         memory = self.empty(flat.size, dtype)
-        memory.pointer[:] = flat
+        self.refill(memory, flat, dtype)
         return memory
+
+    def refill(self, memory: Memory, array: NDArray[Any], dtype: Any) -> None:
+        memory.pointer[: array.size] = array.reshape(-1).astype(dtype)
 
     def empty(self, count: int, dtype: Any) -> Memory:
         size = max(1, count) * np.dtype(dtype).itemsize
@@ -132,17 +143,18 @@ class Device:
 
     def upload(self, array: NDArray[Any] | None, dtype: Any) -> Memory:
         flat = np.zeros(1, dtype) if array is None or array.size == 0 else array.reshape(-1)
-        flat = np.ascontiguousarray(flat, dtype)
         memory = self.empty(flat.size, dtype)
-        self._check(
-            self._driver.cuMemcpyHtoDAsync(
-                memory.pointer,
-                flat.ctypes.data,
-                flat.nbytes,
-                self._driver.CUstream(self.stream_handle),
-            )
-        )
+        self.refill(memory, flat, dtype)
         return memory
+
+    def refill(self, memory: Memory, array: NDArray[Any], dtype: Any) -> None:
+        """Copy an array into memory that is there already; from pageable memory, so the array may
+        go at once."""
+        flat = np.ascontiguousarray(array, dtype)
+        stream = self._driver.CUstream(self.stream_handle)
+        self._check(
+            self._driver.cuMemcpyHtoDAsync(memory.pointer, flat.ctypes.data, flat.nbytes, stream)
+        )
 
     def empty(self, count: int, dtype: Any) -> Memory:
         size = max(1, count) * np.dtype(dtype).itemsize
@@ -206,32 +218,14 @@ def borrow(address: int, owner: Any) -> Memory:
     return Memory(address, owner, address)
 
 
-@cache
-def _index() -> dict[str, str]:
-    """Symbols of the machine code that was built ahead, by place."""
-    index = files("tierline_kernels.cuda").joinpath("cubins", "index.json")
-    if not index.is_file():
-        return {}
-    found: dict[str, str] = json.loads(index.read_text("utf-8"))["kernels"]
-    return found
-
-
-def built_ahead(name: str, capability: tuple[int, int]) -> str | None:
-    """Where the package holds machine code for a device: of its generation, not newer than it."""
-    major, minor = capability
-    for step in range(minor, -1, -1):
-        place = f"sm_{major}{step}/{name}.cubin"
-        if place in _index():
-            return place
-    return None
-
-
 def machine_code(kernel: Kernel, capability: tuple[int, int]) -> tuple[bytes, str]:
-    """A kernel's cubin and symbol: built ahead, or else compiled now."""
-    place = built_ahead(kernel.name, capability)
-    if place is not None:
-        code = files("tierline_kernels.cuda").joinpath("cubins", *place.split("/")).read_bytes()
-        return code, _index()[place]
+    """A kernel's cubin and symbol: from the package, or else compiled now. Logs which."""
+    target = f"{capability[0]}.{capability[1]}"
+    found = shipped.load(kernel.name, capability)
+    if found is not None:
+        log.debug("%s for %s: machine code from the package", kernel.name, target)
+        return found
+    log.info("%s for %s: the package holds no machine code for it; compiled", kernel.name, target)
     build: Any = import_module("tierline_kernels.cuda.build")
     made = build.build(kernel, capability)
     return made.cubin, made.symbol
