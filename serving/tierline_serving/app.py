@@ -40,9 +40,13 @@ from tierline_serving.front.native import (
 from tierline_serving.handlers import OK, Answer, Handlers, as_json, error_answer, internal_error
 from tierline_serving.metrics import METRICS_CONTENT_TYPE
 from tierline_serving.oip.routes import OpenInference
+from tierline_serving.openapi import document
 from tierline_serving.rerank.routes import RERANK_PATHS, Rerank
 from tierline_serving.settings import ServerSettings
 
+_GET_PATHS: Final = frozenset(
+    {"/livez", "/readyz", "/metadata", "/metrics", "/openapi.json", "/v1/models"}
+)
 _FRAME: Final = CONTENT_TYPE.encode()
 _TEXT: Final = b"text/plain; charset=utf-8"
 
@@ -177,6 +181,8 @@ class App:
                 )
             case "/metadata":
                 await self._send_json(send, self._handlers.metadata())
+            case "/openapi.json":
+                await self._send_json(send, document())
             case "/v1/models":
                 models = [as_json(info) for info in self._handlers.models()]
                 await self._send_json(send, {"models": models})
@@ -228,7 +234,7 @@ class App:
 
 
 def _is_known(path: str) -> bool:
-    if path in ("/livez", "/readyz", "/metadata", "/metrics", "/v1/models"):
+    if path in _GET_PATHS:
         return True
     name = path.removeprefix("/v1/models/").removesuffix("/prior")
     return path.startswith("/v1/models/") and name != "" and "/" not in name

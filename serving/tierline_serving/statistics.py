@@ -6,9 +6,12 @@ Counted per batch, so that a request costs nothing more.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from tierline_serving.batching.scoring import BatchReport
 from tierline_serving.costs import bucket_of
+
+MOST_BUNDLES: Final = 256  # counted at once; then the one that came first is forgotten
 
 
 @dataclass(slots=True)
@@ -56,19 +59,20 @@ class BundleStatistics:
 
 
 class Statistics:
-    """The statistics of every model served, by name; a newly loaded bundle begins at zero."""
+    """The statistics of every bundle served, each for itself: one model may have several."""
 
     def __init__(self) -> None:
-        self._models: dict[str, tuple[str, BundleStatistics]] = {}
+        self._bundles: dict[tuple[str, str], BundleStatistics] = {}
 
     def batch_finished(self, report: BatchReport, at: float) -> None:
         """Take in one finished batch."""
         self.of(report.model, report.bundle).batch_finished(report, at)
 
     def of(self, model: str, bundle: str) -> BundleStatistics:
-        """What is known of a bundle; zeros when another was counted last."""
-        counted, statistics = self._models.get(model, ("", BundleStatistics()))
-        if counted != bundle:
-            statistics = BundleStatistics()
-            self._models[model] = (bundle, statistics)
-        return statistics
+        """What is known of a bundle; zeros at first."""
+        found = self._bundles.get((model, bundle))
+        if found is None:
+            if len(self._bundles) >= MOST_BUNDLES:
+                del self._bundles[next(iter(self._bundles))]
+            found = self._bundles[model, bundle] = BundleStatistics()
+        return found

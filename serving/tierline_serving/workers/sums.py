@@ -10,8 +10,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-# A family is ready when its least ready process is, and began when its first did.
+# A family is ready when its least ready process is, and began when its first did; a caller may
+# meet the longest wait.
 _SMALLEST: Final = ("tierline_ready",)
+_LARGEST: Final = ("tierline_expected_wait_seconds",)
 _CREATED: Final = "_created"
 _INFO: Final = "_info"
 
@@ -74,4 +76,5 @@ def counters_of(text: bytes) -> bytes:
 def _together(name: str, one: float, other: float) -> float:
     if name in _SMALLEST or name.endswith(_CREATED):
         return min(one, other)
-    return max(one, other) if name.endswith(_INFO) else one + other
+    is_largest = name in _LARGEST or name.endswith(_INFO)
+    return max(one, other) if is_largest else one + other

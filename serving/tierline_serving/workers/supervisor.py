@@ -42,7 +42,8 @@ def supervise(
     sockets = listen(settings)
     folder = Path(tempfile.mkdtemp(prefix="tierline-"))
     try:
-        return asyncio.run(_Supervisor(count, command, folder, sockets, say).run())
+        supervisor = _Supervisor(count, command, folder, sockets, say)
+        return asyncio.run(supervisor.run(hears_hangup=settings.keys is not None))
     finally:
         for listener in sockets:
             listener.close()
@@ -82,12 +83,14 @@ class _Supervisor:
         self._leaving = asyncio.Event()
         self._failed = False
 
-    async def run(self) -> int:
-        """The family's whole life; returns an exit code."""
+    async def run(self, *, hears_hangup: bool) -> int:
+        """The family's whole life; returns an exit code. With ``hears_hangup`` SIGHUP goes to every
+        worker, to read its keys again; one without keys would end by it."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leave)
-        loop.add_signal_handler(signal.SIGHUP, self._forward, signal.SIGHUP)
+        if hears_hangup:
+            loop.add_signal_handler(signal.SIGHUP, self._forward, signal.SIGHUP)
         looking = asyncio.create_task(self._look())
         codes = await asyncio.gather(*(self._keep(place) for place in self._places))
         looking.cancel()
