@@ -7,6 +7,7 @@ Each kind has a twin for asyncio; only the waiting differs.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -47,10 +48,13 @@ from tierline.wire.headers import (
     ATTEMPT_HEADER,
     AUTHORIZATION_HEADER,
     CONTENT_TYPE_HEADER,
+    QUEUE_HEADER,
     REQUEST_ID_HEADER,
     TRACEPARENT_HEADER,
 )
 
+EXPECTED_WAIT = "expected_wait"  # among a reply's timings: seconds a newcomer would wait there
+_MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 EMBEDDED = "embedded:"
 EMBEDDED_NEEDS = ("onnxruntime", "numba", "cryptography")  # what the extra brings and it imports
 ModelDescription = dict[str, Any]  # the JSON of GET /v1/models/{name}, as the node wrote it
@@ -147,14 +151,25 @@ def _read_answer(response: WireResponse, outgoing: Outgoing) -> ScoreReply:
 def _read_reply(response: WireResponse) -> ScoreReply:
     if response.status == 200:
         try:
-            return decode_reply(response.body)
+            reply = decode_reply(response.body)
         except FrameError as bad:
             raise RemoteProtocolError(f"the answer is not a frame: {bad}") from bad
+        hint = response.headers.get(QUEUE_HEADER)
+        return reply if hint is None else _with_hint(reply, hint)
     try:
         error = decode_error(response.body)
     except FrameError as bad:
         raise RemoteProtocolError(f"HTTP {response.status} without an error frame") from bad
     raise to_exception(error)
+
+
+def _with_hint(reply: ScoreReply, hint: str) -> ScoreReply:
+    """The reply, its timings with what a newcomer would wait there now; a hint that is no number
+    of milliseconds is not believed."""
+    if not _MILLISECONDS.fullmatch(hint):
+        return reply
+    timings = {**reply.timings, EXPECTED_WAIT: float(hint) / 1000.0}
+    return ScoreReply(*reply[:6], timings)
 
 
 def _read_description(response: WireResponse) -> ModelDescription:

@@ -111,13 +111,10 @@ class Admission:
         max_batch_rows: int,
         *,
         max_queue_seconds: float = float("inf"),
-        short: float = 0.0,
     ) -> None:
-        """``short``: batches that take no longer (seconds) are preferred, see ``short_rows``."""
         self._max_batch_rows = max_batch_rows
         self._max_queue_seconds = max_queue_seconds
-        self._short = short
-        self.short_rows = 0  # how many rows a short batch may have; 0: unknown, or none is short
+        self.batch_rows = max_batch_rows  # how many rows the queue's batches have, as they go
         self.costs = CostModel()
         self._observed_at = float("-inf")
         self._slower = HICCUP  # how many times slower than expected the last batch was, or HICCUP
@@ -144,8 +141,6 @@ class Admission:
             self._slower = max(slower, HICCUP)
         self.costs.add(rows, seconds)
         self._observed_at = now
-        if self.is_warm:
-            self.short_rows = self.costs.rows_within(self._short, self._max_batch_rows)
 
     def expected_wait(self, backlog: Backlog, now: float) -> float:
         """Seconds before a request arriving now would begin to be scored; 0 when not known."""
@@ -199,7 +194,7 @@ class Admission:
     def _queued(self, rows: int) -> float:
         if not rows:
             return 0.0
-        most = self.short_rows or self._max_batch_rows
+        most = self.batch_rows
         whole, rest = divmod(rows, most)
         seconds = whole * self.costs.seconds(most) if whole else 0.0
         if rest:

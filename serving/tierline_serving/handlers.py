@@ -23,16 +23,18 @@ from tierline import (
 from tierline.deadline import Deadline
 from tierline.wire import ErrorReply, Limits, ScoreReply, ScoreRequest
 from tierline.wire.errors import to_reply
-from tierline.wire.frames import decode_request, encode_error, encode_reply
+from tierline.wire.frames import encode_error, encode_reply
 from tierline.wire.headers import CallHeaders, read_headers
 from tierline_serving.admission import Shed, reason_of
 from tierline_serving.batching.pending import Outcome, Pending
 from tierline_serving.front.bodies import BodyBudget
+from tierline_serving.front.layouts import Layouts
 from tierline_serving.lifecycle import Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.served import Generation, Served
 from tierline_serving.settings import ServerSettings
+from tierline_serving.tracing import Tracing
 
 OK = "ok"
 Buffer = bytes | bytearray | memoryview
@@ -80,7 +82,8 @@ class Handlers:
         self._metrics = metrics
         self._clock = clock
         self.bodies = BodyBudget(settings.max_held_bytes)
-        self._limits = Limits(max_frame_bytes=settings.max_body_bytes)
+        self._tracing = Tracing.find()
+        self._layouts = Layouts(Limits(max_frame_bytes=settings.max_body_bytes))
 
     async def score_frame(
         self, frame: Buffer, headers: Mapping[str, str], arrived_at: float
@@ -254,7 +257,7 @@ class Entered:
 class FrameCall:
     """One native call from its frame to its answer; counted when it ends, however it does."""
 
-    __slots__ = ("_arrived_at", "_done", "_entered", "_handlers", "_request_id")
+    __slots__ = ("_arrived_at", "_done", "_entered", "_handlers", "_request_id", "_traceparent")
 
     def __init__(
         self,
@@ -268,15 +271,16 @@ class FrameCall:
         self._arrived_at = arrived_at
         self._done: Callable[[Answer], None] | None = done
         self._request_id: str | None = None
+        self._traceparent: str | None = None
         self._entered: Entered | None = None
         handlers._metrics.began()
         try:
             said = read_headers(headers, now=arrived_at)
-            self._request_id = said.request_id
+            self._request_id, self._traceparent = said.request_id, said.traceparent
             deadline = handlers.deadline(said, arrived_at)
             if deadline.has_passed(handlers._clock()):
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
-            request = decode_request(frame, handlers._limits)
+            request = handlers._layouts.decode(frame)
             self._entered = handlers.enter(request, deadline, self._ended)
         except Exception as error:  # the shell's edge: told to the caller
             self._ended(error)
@@ -323,6 +327,13 @@ class FrameCall:
         handlers = self._handlers
         seconds = handlers._clock() - self._arrived_at
         handlers._metrics.ended(code, seconds, queue, reason)
+        if handlers._tracing is not None:
+            about: dict[str, str | float] = {"tierline.code": code, "tierline.queue": queue or 0.0}
+            if reason is not None:
+                about["tierline.reason"] = reason
+            if self._request_id is not None:
+                about["tierline.request_id"] = self._request_id
+            handlers._tracing.ended(self._traceparent, seconds, about)
 
 
 def _nobody(outcome: Outcome) -> None:

@@ -12,8 +12,10 @@ from fake_scorer import FakeScorer, a_request, until
 from tierline import DeadlineExceeded
 from tierline.wire import ScoreReply, ScoreRequest
 from tierline_serving.admission import WARM_AFTER
-from tierline_serving.batching import BatchLimits, Runner
-from tierline_serving.batching.runner import INLINE_MOST
+from tierline_serving.batching import BatchLimits, Pending, Runner
+from tierline_serving.batching.pending import Outcome
+from tierline_serving.batching.place import BARRED_FIRST, INLINE_MOST, TOO_LONG, Place
+from tierline_serving.batching.runner import READ_MOST
 
 LATER = 1000.0
 
@@ -38,7 +40,7 @@ class Clocked(FakeScorer):
 
 
 async def warmed(scorer: Clocked, limits: BatchLimits | None = None) -> Runner:
-    runner = Runner(scorer, limits, clock=scorer.clock)
+    runner = Runner(scorer, limits, clock=scorer.clock, thread_clock=scorer.clock)
     runner.start()
     for size in range(WARM_AFTER):
         await runner.submit(a_request(*range(1, size + 2)), scorer.now + LATER)
@@ -124,6 +126,58 @@ def test_a_caller_cancelled_before_the_turn_leaves_it() -> None:
         await asyncio.wait({leaver, stayer})
         assert leaver.cancelled()
         assert stayer.result().scores.tolist() == [2.0]
+        assert runner.close(timeout=20)
+
+    asyncio.run(scenario())
+
+
+def test_a_flood_of_requests_cannot_keep_the_loop_from_scoring_those_it_took() -> None:
+    async def scenario() -> None:
+        scorer = Clocked(INLINE_MOST / 10, 0.0)
+        runner = await warmed(scorer)
+        await runner.submit(a_request(1), scorer.now + LATER)
+        answered: list[int] = []
+
+        def done(pending: Pending, outcome: Outcome) -> None:
+            answered.append(len(answered))
+
+        for _ in range(20):  # all read in one turn of the loop, at some cost each
+            runner.enter(a_request(1), scorer.now + LATER, done)
+            scorer.now += READ_MOST / 2
+        assert len(answered) >= 15
+        await until(lambda: len(answered) == 20)
+        assert runner.close(timeout=20)
+
+    asyncio.run(scenario())
+
+
+def test_a_loop_held_up_twice_is_barred_for_longer_and_longer() -> None:
+    place = Place(1000)
+    for _ in range(WARM_AFTER):
+        place.on_thread(10, INLINE_MOST / 100, INLINE_MOST)
+    assert place.inline_rows(0.0) > 0
+    too_long = TOO_LONG * INLINE_MOST * 1.1
+    place.on_loop(10, too_long, 0.0)
+    assert place.inline_rows(0.0) > 0, "once is a hiccup"
+    place.on_loop(10, too_long, 0.0)
+    assert place.inline_rows(BARRED_FIRST * 0.99) == 0
+    assert place.inline_rows(BARRED_FIRST) > 0
+    place.on_loop(10, too_long, 10.0)
+    place.on_loop(10, too_long, 10.0)
+    assert place.inline_rows(10.0 + BARRED_FIRST) == 0
+
+
+def test_a_threads_batches_count_by_their_cpu_not_by_their_waits_for_the_interpreter() -> None:
+    async def scenario() -> None:
+        scorer = Clocked(INLINE_MOST * 5, 0.0)
+        runner = Runner(scorer, clock=scorer.clock, thread_clock=lambda: 0.0)
+        runner.start()
+        for _ in range(WARM_AFTER + 1):
+            await runner.submit(a_request(1), scorer.now + LATER)
+        assert scorer.threads[-1] == threading.get_ident(), "it is tried on the loop"
+        await runner.submit(a_request(1), scorer.now + LATER)
+        await runner.submit(a_request(1), scorer.now + LATER)
+        assert scorer.threads[-1] != threading.get_ident(), "and was not the whole truth"
         assert runner.close(timeout=20)
 
     asyncio.run(scenario())

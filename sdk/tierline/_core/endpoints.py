@@ -6,7 +6,7 @@ from tierline._config import Balancing, ClientConfig, Criticality, Endpoint, Tie
 from tierline._core.balancing import ring_points
 from tierline._core.breaker import Breaker, State
 from tierline._core.ejection import Standing
-from tierline._core.estimators import PeakEwma
+from tierline._core.estimators import PeakEwma, QueueHint
 from tierline._core.limiter import Limiter
 
 UNKNOWN = 1000.0  # seconds; a new endpoint gets one attempt at a time until it has answered one
@@ -32,6 +32,7 @@ class EndpointState:
         "latency",
         "limiter",
         "models",
+        "queue",
         "ring",
         "standing",
         "tier",
@@ -48,6 +49,7 @@ class EndpointState:
         self.inflight = 0
         self.is_within = endpoint.url.startswith("embedded:")  # asked in this very process
         self.latency = PeakEwma()
+        self.queue = QueueHint()
         self.limiter = Limiter(config.limiter)
         self.standing = Standing(config.ejection)
         self.models: dict[str, Served] = {}
@@ -71,7 +73,8 @@ class EndpointState:
         latency = self.latency.value(now)
         if latency == 0.0:
             return UNKNOWN * self.inflight
-        return latency * (self.inflight + 1) / self.weight + 1e-6 * self.inflight
+        load = latency * (self.inflight + 1) / self.weight + 1e-6 * self.inflight
+        return load + self.queue.value(now)
 
     def is_askable(self, model: str, now: float, criticality: Criticality) -> bool:
         """Whether it may be asked without a second thought: in, its breaker closed, with room."""

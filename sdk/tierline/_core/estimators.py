@@ -12,6 +12,9 @@ FRESH = 10.0  # seconds
 BASELINE_DOUBLES = 60.0  # seconds; a tier is believed to have slowed down for good this slowly
 
 
+HINT_HALVES = 0.1  # seconds: a queue's length is news for about as long as the queue
+
+
 class PeakEwma:
     """An endpoint's latency, in seconds: jumps to a peak, forgets it over ``decay`` seconds.
 
@@ -53,6 +56,28 @@ class PeakEwma:
             since = max(0.0, now - self._penalised_at)
             value = max(value, self._penalty * math.exp(-since / PENALTY_DECAY))
         return value
+
+
+class QueueHint:
+    """How much longer than the last answer a newcomer would wait at an endpoint, as that answer
+    said, in seconds; half of it is forgotten every ``HINT_HALVES`` seconds, for queues drain."""
+
+    __slots__ = ("_at", "_value")
+
+    def __init__(self) -> None:
+        self._value = 0.0
+        self._at = 0.0
+
+    def observe(self, expected: float, waited: float, now: float) -> None:
+        """An answer that had waited ``waited`` said that one asked now would wait ``expected``."""
+        self._value = max(0.0, expected - waited)
+        self._at = now
+
+    def value(self, now: float) -> float:
+        """What is left of it."""
+        if not self._value:
+            return 0.0
+        return self._value * math.exp2(-max(0.0, now - self._at) / HINT_HALVES)
 
 
 class LatencyWindow:

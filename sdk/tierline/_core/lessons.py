@@ -49,6 +49,9 @@ def answered(
         running.breaker.succeeded(running.permit, now, slow=slow)
         endpoint.latency.observe(latency, now)
         latencies.observe(latency, now)
+        timings = reply.timings
+        if "expected_wait" in timings:
+            endpoint.queue.observe(timings["expected_wait"], timings.get("queue", 0.0), now)
         # A queue half as long as the attempt's timeout is about to become one of timeouts.
         patience = min(span, 2.0 * running.allowed)
         endpoint.limiter.answered(latency, endpoint.inflight + 1, patience, now)

@@ -13,6 +13,7 @@ from tierline.deadline import DEADLINE_HEADER, Deadline
 ATTEMPT_HEADER: Final = "x-tierline-attempt"
 REQUEST_ID_HEADER: Final = "x-request-id"
 TRACEPARENT_HEADER: Final = "traceparent"
+QUEUE_HEADER: Final = "x-tierline-queue-ms"  # an answer's: what a newcomer would wait there now
 AUTHORIZATION_HEADER: Final = "authorization"
 CONTENT_TYPE_HEADER: Final = "content-type"
 CONTENT_TYPE: Final = "application/x-tierline"

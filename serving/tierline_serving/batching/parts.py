@@ -47,6 +47,23 @@ def join(replies: Sequence[ScoreReply]) -> ScoreReply:
     return first._replace(scores=scores, uncertainty=doubt, timings=timings)
 
 
+def into_parts(
+    pending: Pending,
+    rows_of: Callable[[ScoreRequest], int],
+    most: int,
+    told: Callable[[Pending, Outcome], None],
+) -> None:
+    """Give a pending request its parts; ``told`` gets the outcome of the whole, or an error of any
+    part, perhaps more than one."""
+    joined = Joined(pending, told)
+    requests = split(pending.request, pending.rows, most)
+    deadline_at, since = pending.deadline_at, pending.submitted_at
+    pending.parts = tuple(
+        Pending(part, rows_of(part), deadline_at, since, joined.ended) for part in requests
+    )
+    joined.expects(len(requests))
+
+
 class Joined:
     """Collects the outcomes of one request's parts; ``told`` gets the whole, or the first error."""
 

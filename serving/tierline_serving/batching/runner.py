@@ -1,28 +1,31 @@
 """Carries requests to one scorer and their answers back; batcher and admission decide, this acts.
 
-Nothing polls. A batch that is known to take less than INLINE_MOST is scored on the event loop
-itself, after everything the loop has read in this turn: handing it to another thread and back
-would cost more than it takes. Any other batch is scored on one thread, which sleeps until it is
+Nothing polls. A batch that is known to be over at once is scored on the event loop itself, after
+what the loop has read in this turn: handing it to another thread and back would cost more than it
+takes. Any other batch is scored on one thread, which sleeps until it is
 rung for and takes the next batch itself, so that the scorer never waits for the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from queue import SimpleQueue
 
-from tierline import BadRequest, DeadlineExceeded, Unavailable
+from tierline import DeadlineExceeded, Unavailable
 from tierline.wire import ScoreReply, ScoreRequest
-from tierline_serving.admission import Admission, Backlog, Shed, Verdict
+from tierline_serving.admission import Admission, Backlog
+from tierline_serving.batching.alarm import Alarm
 from tierline_serving.batching.batcher import Batch, Batcher
 from tierline_serving.batching.isolation import Outcome as Ended
-from tierline_serving.batching.limits import DEFAULT, BatchLimits, Refusal
-from tierline_serving.batching.parts import Joined, split
+from tierline_serving.batching.limits import DEFAULT, BatchLimits
+from tierline_serving.batching.parts import into_parts
 from tierline_serving.batching.pending import Done, Outcome, Pending
+from tierline_serving.batching.place import Engine, Place
+from tierline_serving.batching.refusing import decided, refused
 from tierline_serving.batching.scoring import BatchReport, score_batch
 from tierline_serving.scorer import Scorer
 
@@ -30,23 +33,18 @@ __all__ = ["BatchReport", "Runner"]
 
 Clock = Callable[[], float]
 
-# Seconds. A thread hand-over and the wait for the interpreter's lock cost 0.1 to 5 ms; the loop,
-# busy so long, still refuses what it cannot serve well within 5 ms.
-INLINE_MOST = 0.001
-
-
-class _Engine(Enum):
-    """Who takes the next batch."""
-
-    IDLE = "nobody: the queue is empty"
-    TURN = "the loop, in the turn it has scheduled"
-    THREAD = "the scoring thread"
+# Seconds of reading callers between two batches, at most. Without a limit a flood of requests that
+# are all refused would keep the loop from scoring those it took; with a lower one calls would wait
+# unread, where no deadline is looked at.
+READ_MOST = 0.002
+SWITCH_INTERVAL = 0.0005  # seconds the scoring thread waits at most for the interpreter's lock
 
 
 class Runner:
     """Answers requests with one scorer. Create, ``start`` and use it on one event loop.
 
-    ``clock`` tells monotonic seconds; ``on_batch`` is called on the loop after each batch.
+    ``clock`` tells monotonic seconds, ``thread_clock`` the CPU seconds of the thread that asks;
+    ``on_batch`` is called on the loop after each batch.
     """
 
     def __init__(
@@ -55,11 +53,13 @@ class Runner:
         limits: BatchLimits | None = None,
         *,
         clock: Clock = time.monotonic,
+        thread_clock: Clock = time.thread_time,
         on_batch: Callable[[BatchReport], None] | None = None,
     ) -> None:
         self.scorer = scorer
         self.limits = limits or BatchLimits()
         self._clock = clock
+        self._thread_clock = thread_clock
         self._on_batch = on_batch
         self._lock = threading.Lock()  # guards all that follows, up to the doorbell
         self._batcher: Batcher[Pending] = Batcher(self.limits)
@@ -68,12 +68,13 @@ class Runner:
         self._hint = 0.0
         self._running: Batch[Pending] | None = None
         self._running_since = 0.0
-        self._engine = _Engine.IDLE
+        self._place = Place(self.limits.max_batch_rows)
+        self._engine = Engine.IDLE
+        self._turn_from = 0.0  # since when a turn is due
         self._is_closed = False
         self._doorbell: SimpleQueue[None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = float("inf")
+        self._alarm = Alarm(self._end_late)
         self._thread = threading.Thread(
             target=self._work, name=f"scoring-{scorer.info.name}", daemon=True
         )
@@ -81,6 +82,7 @@ class Runner:
     def start(self) -> None:
         """Start the scoring thread. Call it once, on the loop that will submit."""
         self._loop = asyncio.get_running_loop()
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
         self._thread.start()
 
     @property
@@ -146,19 +148,23 @@ class Runner:
         loop = self._loop
         assert loop is not None, "start() comes before enter()"
         now = self._clock()
+        if self._engine is Engine.TURN and now - self._turn_from > READ_MOST:
+            self._turn()
+            now = self._clock()
         pending = Pending(request, self.scorer.rows(request), deadline_at, now, done)
         if pending.rows > self.limits.max_batch_rows:
-            self._split(pending)
+            into_parts(pending, self.scorer.rows, self.limits.max_batch_rows, self._joined)
         with self._lock:
             self._admit(pending, now, caller, criticality)
-            takes_turn = self._engine is _Engine.IDLE
+            takes_turn = self._engine is Engine.IDLE
             if takes_turn:
-                self._engine = _Engine.TURN
-            is_threaded = self._engine is _Engine.THREAD
+                self._engine = Engine.TURN
+                self._turn_from = now
+            is_threaded = self._engine is Engine.THREAD
         if takes_turn:
-            loop.call_soon(self._turn)
-        elif is_threaded and deadline_at < self._alarm_at:
-            self._set_alarm(deadline_at, now)
+            loop.call_soon(self._due_turn)
+        elif is_threaded:
+            self._alarm.arm(loop, deadline_at, now)
         return pending
 
     def leave(self, pending: Pending) -> bool:
@@ -208,22 +214,7 @@ class Runner:
 
     def _new_admission(self) -> Admission:
         limits = self.limits
-        seconds = limits.max_queue_seconds
-        return Admission(limits.max_batch_rows, max_queue_seconds=seconds, short=INLINE_MOST)
-
-    def _split(self, pending: Pending) -> None:
-        joined = Joined(pending, self._joined)
-        pending.parts = tuple(
-            Pending(
-                part,
-                self.scorer.rows(part),
-                pending.deadline_at,
-                pending.submitted_at,
-                joined.ended,
-            )
-            for part in split(pending.request, pending.rows, self.limits.max_batch_rows)
-        )
-        joined.expects(len(pending.parts))
+        return Admission(limits.max_batch_rows, max_queue_seconds=limits.max_queue_seconds)
 
     def _joined(self, whole: Pending, outcome: Outcome) -> None:
         """A request in parts is answered, or one part failed and the others are not wanted."""
@@ -238,29 +229,26 @@ class Runner:
         backlog = self._backlog()
         rows, deadline_at = pending.rows, pending.deadline_at
         decision = self._admission.decide(rows, deadline_at, backlog, now, criticality)
-        if decision.verdict is Verdict.DEADLINE_PASSED:
-            raise DeadlineExceeded("the deadline had passed before the request could be queued")
-        if decision.verdict is Verdict.OVERLOADED:
-            message = "the deadline cannot be met behind what is queued"
-            raise Shed("deadline_unreachable", message, decision.retry_after, decision.queue)
+        error = decided(decision)
+        if error is not None:
+            raise error
         parts = [(part, part.rows) for part in pending.parts or (pending,)]
         size = pending.size
         refusal = self._batcher.offer_parts(
             parts, deadline_at, now, size=size, caller=caller, criticality=criticality
         )
-        if refusal is Refusal.TOO_LARGE:
-            raise BadRequest(
-                f"the request costs {rows} rows and {size} bytes; the whole queue here takes "
-                f"{self.limits.max_queue_rows} and {self.limits.max_queue_bytes}: ask in smaller "
-                "parts"
-            )
         if refusal is not None:
             wait = self._admission.retry_after(backlog, now)
-            raise Shed(refusal.name.lower(), refusal.value, wait, wait)
+            raise refused(refusal, rows, size, self.limits, wait)
 
     def _backlog(self) -> Backlog:
         running = self._running.rows if self._running is not None else 0
         return Backlog(self._batcher.queued_rows, running, self._running_since)
+
+    def _due_turn(self) -> None:
+        """The turn that was scheduled, unless it was taken early."""
+        if self._engine is Engine.TURN:
+            self._turn()
 
     def _turn(self) -> None:
         """Score one batch here and now, or ring for the thread."""
@@ -268,14 +256,14 @@ class Runner:
             if self._is_closed:
                 return
             now = self._clock()
-            batch = self._take(now, self._admission.short_rows)
+            batch = self._take(now, self._inline_rows(now))
             if batch is None and self._batcher.queued_requests:
-                self._engine = _Engine.THREAD
+                self._engine = Engine.THREAD
             elif batch is None:
-                self._engine = _Engine.IDLE
+                self._engine = Engine.IDLE
         if batch is not None:
             self._score_here(batch)
-        elif self._engine is _Engine.THREAD:
+        elif self._engine is Engine.THREAD:
             self._doorbell.put(None)
             self._watch_deadlines()
 
@@ -283,10 +271,14 @@ class Runner:
         outcomes, report = self._score(batch) if batch.tickets else ((), None)
         with self._lock:
             self._running = None
+            now = self._clock()
+            if report is not None and report.runs == 1:
+                self._place.on_loop(batch.rows, report.compute, now)
             goes_on = self._batcher.queued_requests > 0 and not self._is_closed
-            self._engine = _Engine.TURN if goes_on else _Engine.IDLE
+            self._engine = Engine.TURN if goes_on else Engine.IDLE
+            self._turn_from = now
         if goes_on and self._loop is not None:
-            self._loop.call_soon(self._turn)  # the loop reads and refuses in between
+            self._loop.call_soon(self._due_turn)  # the loop reads and refuses in between
         self._settle(batch, outcomes, report)
 
     def _settle(
@@ -312,18 +304,10 @@ class Runner:
                 default=float("inf"),
             )
             earliest = min(earliest, self._batcher.earliest_deadline)
-        if earliest < self._alarm_at:
-            self._set_alarm(earliest, self._clock())
-
-    def _set_alarm(self, at: float, now: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
         assert self._loop is not None
-        self._alarm_at = at
-        self._alarm = self._loop.call_later(max(0.0, at - now), self._ring_alarm)
+        self._alarm.arm(self._loop, earliest, self._clock())
 
-    def _ring_alarm(self) -> None:
-        self._alarm, self._alarm_at = None, float("inf")
+    def _end_late(self) -> None:
         now = self._clock()
         with self._lock:
             expired = self._batcher.expire(now)
@@ -338,6 +322,11 @@ class Runner:
             pending.settle(DeadlineExceeded(f"the deadline passed {where}"))
 
     # Either side.
+
+    def _inline_rows(self, now: float) -> int:
+        rows = self._place.inline_rows(now)
+        self._admission.batch_rows = rows or self.limits.max_batch_rows
+        return rows
 
     def _take(self, now: float, most: int | None = None) -> Batch[Pending] | None:
         batch = self._batcher.take(now, most)
@@ -362,7 +351,12 @@ class Runner:
     def _work(self) -> None:
         try:
             while (batch := self._next()) is not None:
+                began = self._thread_clock()
                 outcomes, report = self._score(batch) if batch.tickets else ((), None)
+                if report is not None and report.runs == 1:
+                    with self._lock:
+                        cpu = self._thread_clock() - began
+                        self._place.on_thread(batch.rows, cpu, report.compute)
                 self._on_loop(self._settle, batch, outcomes, report)
         finally:
             with self._lock:  # whatever ended this thread, nobody may queue for it any more
@@ -375,15 +369,16 @@ class Runner:
                 self._running = None
                 if self._is_closed:
                     return None
-                if self._engine is _Engine.THREAD:
-                    if self._batcher.can_take(self._admission.short_rows):
-                        self._engine, hands_back = _Engine.TURN, True
+                if self._engine is Engine.THREAD:
+                    if self._batcher.can_take(self._inline_rows(self._clock())):
+                        self._engine, hands_back = Engine.TURN, True
+                        self._turn_from = self._clock()
                     elif batch := self._take(self._clock()):
                         return batch
                     else:
-                        self._engine = _Engine.IDLE
+                        self._engine = Engine.IDLE
             if hands_back:
-                self._on_loop(self._turn)
+                self._on_loop(self._due_turn)
             self._doorbell.get()
 
     def _on_loop(self, act: Callable[..., None], *given: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from tierline_serving.front.native import NativeCalls, NativeCycle, takes
+from tierline_serving.front.native import NativeCalls, NativeCycle, read_whole, takes
 from tierline_serving.settings import ServerSettings
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -66,6 +66,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._awaits_body = False
         self._head_bytes = 0
         self._in_head = True
+        self._is_at_rest = True  # between messages: the parser has nothing begun
         self._idle_from: float | None = None
         self._native: NativeCalls | None = getattr(self.app, "native", None)
 
@@ -96,6 +97,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._idle_from = None
+        if self._is_at_rest and self._native is not None and self._answers_whole(data):
+            return
         super().data_received(data)
         if self.transport.is_closing():
             self._stop_waiting()
@@ -108,7 +111,25 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
 
+    def _answers_whole(self, data: bytes) -> bool:
+        """Begin the native call that ``data`` is, if it is one and no more."""
+        before = self.cycle
+        if not (before is None or before.response_complete) or self.flow.write_paused:
+            return False
+        request = read_whole(data)
+        if request is None or self._native is None:
+            return False
+        headers, body = request
+        if self._patience is not None:
+            self._stop_waiting()
+        cycle = NativeCycle(self, self._native, headers, monotonic(), keep_alive=True)
+        self.cycle = cycle
+        cycle.add(body)
+        cycle.begin()
+        return True
+
     def on_message_begin(self) -> None:
+        self._is_at_rest = False
         # No scope yet: native calls need none, and it costs more than reading their headers.
         self.url = b""
         self.expect_100_continue = False
@@ -140,6 +161,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._is_at_rest = True
         if type(self.cycle) is NativeCycle:
             self.cycle.begin()
         else:

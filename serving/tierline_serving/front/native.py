@@ -8,6 +8,7 @@ the same there.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
@@ -42,6 +43,16 @@ _READ: Final = {
     name.encode(): name
     for name in (DEADLINE_HEADER, ATTEMPT_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER)
 }  # the headers a call is read from
+# One request line, then name, colon, blank, printable text: no folding, nothing to argue about.
+_PLAIN: Final = re.compile(
+    rb"POST /v1/score HTTP/1\.1"
+    rb"((?:\r\n[A-Za-z0-9-]+: [\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)+)\r\n\r\n"
+)
+_NOT_PLAIN: Final = frozenset(
+    (b"connection", b"expect", b"transfer-encoding", b"upgrade", b"trailer", b"te")
+)
+_LONGEST_HEAD: Final = 8192  # bytes
+_DIGITS: Final = 9  # of a length: far more than HELD_FROM
 _LEAVE: Final = b"connection: close\r\n"
 
 
@@ -163,6 +174,29 @@ class NativeCycle:
         if not self.keep_alive:
             transport.close()
         self._connection.on_response_complete()
+
+
+def read_whole(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
+    """Headers and body when ``data`` is one whole native call in the plainest form, as our own
+    client sends it; None for everything else, right or wrong, which the full parser then reads."""
+    found = _PLAIN.match(data)
+    if found is None or found.end() > _LONGEST_HEAD:
+        return None
+    length = -1
+    headers = []
+    for line in found[1][2:].split(b"\r\n"):
+        name, _, value = line.partition(b": ")
+        name = name.lower()
+        if name == b"content-length":
+            if length >= 0 or not value.isdigit() or len(value) > _DIGITS:
+                return None
+            length = int(value)
+        elif name in _NOT_PLAIN:
+            return None
+        headers.append((name, value))
+    if length != len(data) - found.end() or length > HELD_FROM or len(headers) > MAX_HEADERS:
+        return None
+    return headers, data[found.end() :]
 
 
 @cache

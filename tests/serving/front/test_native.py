@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
+import httptools
 import pytest
 import uvicorn
 from fake_scorer import FakeScorer, a_request, until
@@ -20,7 +21,7 @@ from tierline.wire import decode_error, decode_reply, encode_request
 from tierline_serving.app import App
 from tierline_serving.batching import Runner
 from tierline_serving.front.connections import guarded_protocol
-from tierline_serving.front.native import NativeCycle
+from tierline_serving.front.native import NativeCycle, read_whole
 from tierline_serving.handlers import Handlers
 from tierline_serving.lifecycle import Event, Lifecycle
 from tierline_serving.metrics import Metrics
@@ -81,10 +82,10 @@ async def listening(**changes: float) -> AsyncIterator[Node]:
     state, natives = ServerState(), list[NativeCycle]()
 
     class Watched(guarded_protocol(config)):  # type: ignore[misc]
-        def on_message_complete(self) -> None:
-            if type(self.cycle) is NativeCycle:
-                natives.append(self.cycle)
-            super().on_message_complete()
+        def __setattr__(self, name: str, value: object) -> None:
+            if type(value) is NativeCycle:
+                natives.append(value)
+            super().__setattr__(name, value)
 
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
@@ -260,3 +261,88 @@ def test_native_calls_are_counted_like_all_others() -> None:
             assert metadata["name"] == "tierline"
 
     asyncio.run(scenario())
+
+
+class Parsed:
+    """What httptools makes of a request."""
+
+    def __init__(self, data: bytes) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body = b""
+        self.messages = 0
+        parser = httptools.HttpRequestParser(self)
+        parser.feed_data(data)
+        self.keeps_alive = parser.should_keep_alive()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.messages += 1
+
+
+NAMES = [
+    "host",
+    "Content-Length",
+    "X-A",
+    "transfer-encoding",
+    "connection",
+    "x y",
+    "",
+    "Expect",
+    "te",
+]
+VALUES = [
+    "a",
+    "3",
+    "03",
+    "+3",
+    "chunked",
+    "close",
+    " 3",
+    "3 ",
+    "",
+    "a\tb",
+    "é",
+    "3\r\n folded",
+    "5",
+]
+
+
+@settings(max_examples=600)
+@given(
+    lines=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=5),
+    colon=st.sampled_from([": ", ":", " : "]),
+    end=st.sampled_from(["\r\n", "\n"]),
+    body=st.sampled_from([b"", b"abc", b"abcde", b"abcPOST /v1/score HTTP/1.1\r\n"]),
+)
+def test_what_is_read_whole_is_exactly_what_the_full_parser_reads(
+    lines: list[tuple[str, str]], colon: str, end: str, body: bytes
+) -> None:
+    head = [f"{name}{colon}{value}{end}" for name, value in lines]
+    data = ("POST /v1/score HTTP/1.1\r\n" + "".join(head) + end).encode() + body
+    found = read_whole(data)
+    if found is not None:
+        parsed = Parsed(data)
+        assert found == (parsed.headers, parsed.body)
+        assert parsed.messages == 1
+        assert parsed.keeps_alive
+
+
+def test_our_own_clients_request_is_read_whole() -> None:
+    frame = b"".join(encode_request(a_request(1, 2)))
+    head = [
+        f"{name}: {value}"
+        for name, value in (
+            ("host", "a"),
+            ("x-tierline-deadline-ms", "80.000"),
+            ("x-request-id", "r1"),
+        )
+    ]
+    lines = "\r\n".join([*head, f"content-length: {len(frame)}"])
+    found = read_whole(f"POST /v1/score HTTP/1.1\r\n{lines}\r\n\r\n".encode() + frame)
+    assert found is not None
+    assert found[1] == frame

@@ -1,0 +1,263 @@
+"""What serving costs beside the bare session: server pinned to one core, load generator to another.
+
+Parts (choose with --only): `table`, good answers a second with 16 callers, ours, a minimal uvloop
+server and FastAPI with binary bodies in turns, the bare session beside them; `added`, latency with
+one caller; `open`, calls falling due at random at 70 % and 150 % of what the closed loop reached;
+`candidates`, the cost of 100 to 10,000 candidates a call; `soak`, memory over many requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import load
+from peers import PEERS
+from servers import FASTAPI, OURS, RAW, Server, running
+from workloads import NAMES, SEED, Workload, build
+
+CALLERS = 16
+PARTS = ("table", "added", "open", "candidates", "soak")
+SIZES = (100, 300, 1000, 3000, 10_000)
+OPEN_DEADLINE_MS = 50.0  # what callers of the open loop grant
+PACKAGES = ("tierline", "onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "fastapi")
+
+Figures = dict[str, object]
+
+
+def main() -> int:
+    """Run one command line; returns the exit code."""
+    options = _parser().parse_args()
+    chosen = options.only.split(",")
+    names = options.workloads.split(",")
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
+    for kind in _named(options.peers):
+        PEERS[kind].install()
+    figures: Figures = {"settings": _settings(options, cores)}
+    with ExitStack() as stack:
+        folder = options.models
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        workloads = build(folder)
+        for part in chosen:
+            for name in names:
+                say(f"{part}, {name}")
+                measure: Measure = globals()[f"measure_{part}"]
+                measure(workloads[name], cores[0], options, figures)
+    if options.json == "-":
+        sys.stdout.write(json.dumps(figures) + "\n")
+    elif options.json:
+        Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+Measure = Callable[[Workload, int, argparse.Namespace, Figures], None]
+
+
+def measure_table(
+    workload: Workload, core: int, options: argparse.Namespace, figures: Figures
+) -> None:
+    """Rates in turns, so that drift of the machine hits every row; medians of the rounds."""
+    name = workload.name
+    rates: dict[str, list[float]] = {"bare b=1": [], "bare b=8": []}
+    late: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        bare = stack.enter_context(running("bare", workload, core))
+        kinds = [OURS, RAW, FASTAPI, *_named(options.peers)]
+        servers = [stack.enter_context(running(kind, workload, core)) for kind in kinds]
+        ask_bare(bare, 1, 0.5)
+        for server in servers:
+            load.closed(server.port, server.message(), CALLERS, 1.0)
+        for _ in range(options.rounds):
+            for batch in (1, 8):
+                rates[f"bare b={batch}"].append(ask_bare(bare, batch, options.seconds / 2))
+            for server in servers:
+                found = load.closed(server.port, server.message(), CALLERS, options.seconds)
+                _require_good(found, server)
+                rates.setdefault(server.kind, []).append(found.rate)
+                late.setdefault(server.kind, []).append(load.quantile(found.answered, 0.99))
+    median = {kind: statistics.median(each) for kind, each in rates.items()}
+    for kind, rate in median.items():
+        tail = f", p99 {statistics.median(late[kind]) * 1e3:.2f} ms" if kind in late else ""
+        spread = f"{min(rates[kind]):,.0f}–{max(rates[kind]):,.0f}"
+        say(f"  {kind:<12}{rate:>9,.0f} a second ({spread}){tail}")
+    figures[f"{name}_rates"] = median
+    figures[f"{name}_over_bare"] = median[OURS] / median["bare b=1"]
+    figures[f"{name}_over_raw"] = median[OURS] / median[RAW]
+    figures[f"{name}_over_fastapi"] = median[OURS] / median[FASTAPI]
+    others = [rate for kind, rate in median.items() if kind in PEERS]
+    if others:
+        figures[f"{name}_over_best_product"] = median[OURS] / max(others)
+    say(
+        f"  ours ÷ bare b=1 {figures[f'{name}_over_bare']:.2f}, ÷ uvloop "
+        f"{figures[f'{name}_over_raw']:.2f}, ÷ FastAPI {figures[f'{name}_over_fastapi']:.2f}"
+    )
+
+
+def measure_added(
+    workload: Workload, core: int, options: argparse.Namespace, figures: Figures
+) -> None:
+    """Latency with one caller, ours and the minimal server in turns."""
+    found: dict[str, list[float]] = {OURS: [], RAW: []}
+    with running(OURS, workload, core) as ours, running(RAW, workload, core) as raw:
+        for server in (ours, raw):
+            load.closed(server.port, server.message(), 1, 1.0)
+        for _ in range(2 * options.rounds):
+            for server in (ours, raw):
+                run = load.closed(server.port, server.message(), 1, options.seconds / 2)
+                found[server.kind].append(load.quantile(run.answered, 0.5) * 1e6)
+    ours_us, raw_us = (statistics.median(found[kind]) for kind in (OURS, RAW))
+    figures[f"{workload.name}_alone_us"] = {OURS: ours_us, RAW: raw_us}
+    figures[f"{workload.name}_added_us"] = ours_us - raw_us
+    say(f"  p50 {ours_us:.0f} µs, minimal server {raw_us:.0f} µs: {ours_us - raw_us:+.0f} µs")
+
+
+def measure_open(
+    workload: Workload, core: int, options: argparse.Namespace, figures: Figures
+) -> None:
+    """Random arrivals: below saturation the tail, beyond it the goodput and the refusals."""
+    name = workload.name
+    with running(OURS, workload, core) as server:
+        message = server.message(deadline_ms=OPEN_DEADLINE_MS)
+        load.closed(server.port, message, CALLERS, 1.0)
+        capacity = load.closed(server.port, message, CALLERS, options.seconds).rate
+        below = load.open_loop(server.port, message, 0.7 * capacity, 2 * options.seconds)
+        above = load.open_loop(server.port, message, 1.5 * capacity, 2 * options.seconds)
+    p50, p99 = (load.quantile(below.answered, share) for share in (0.5, 0.99))
+    in_time = [each for each in above.answered if each <= OPEN_DEADLINE_MS / 1e3]
+    goodput = len(in_time) / above.seconds
+    refused_within = load.quantile(above.refused, 0.999) * 1e3
+    figures[f"{name}_open"] = {
+        "capacity": capacity,
+        "p50_ms_at_70": p50 * 1e3,
+        "p99_ms_at_70": p99 * 1e3,
+        "refused_at_70": len(below.refused),
+        "goodput_at_150": goodput,
+        "refused_at_150": len(above.refused),
+        "refused_max_ms": max(above.refused, default=0.0) * 1e3,
+        "failed": {**below.failed, **above.failed},
+    }
+    figures[f"{name}_p99_over_p50"] = p99 / p50
+    figures[f"{name}_goodput"] = goodput / capacity
+    figures[f"{name}_refused_ms"] = refused_within
+    say(f"  70 % of {capacity:,.0f} a second: p50 {p50 * 1e3:.2f}, p99 {p99 * 1e3:.2f} ms")
+    say(
+        f"  150 %: goodput {goodput / capacity:.2f} of capacity, {len(above.refused)} refused, "
+        f"99.9 % of them within {refused_within:.2f} ms, other ends {above.failed}"
+    )
+
+
+def measure_candidates(
+    workload: Workload, core: int, options: argparse.Namespace, figures: Figures
+) -> None:
+    """µs a call by its number of candidates, and µs a candidate between the ends."""
+    costs: dict[int, float] = {}
+    with running(OURS, workload, core) as server:
+        for size in SIZES:
+            message = server.message(candidates=size)
+            load.closed(server.port, message, 1, 0.7)
+            run = load.closed(server.port, message, 1, options.seconds)
+            _require_good(run, server)
+            costs[size] = load.quantile(run.answered, 0.5) * 1e6
+            say(f"  {size:>6,} candidates: {costs[size]:>9,.0f} µs a call at p50")
+    slope = {size: (costs[size] - costs[100]) / (size - 100) for size in SIZES[1:]}
+    figures[f"{workload.name}_candidates_us"] = costs
+    figures[f"{workload.name}_slope_growth"] = max(slope.values()) / min(slope.values())
+    say(f"  µs a further candidate: {', '.join(f'{each:.2f}' for each in slope.values())}")
+
+
+def measure_soak(
+    workload: Workload, core: int, options: argparse.Namespace, figures: Figures
+) -> None:
+    """Resident memory after a tenth of the requests and after all of them."""
+    with running(OURS, workload, core) as server:
+        message = server.message()
+        wanted, served, early = options.requests, 0, 0
+        while served < wanted:
+            served += len(load.closed(server.port, message, CALLERS, 1.0).answered)
+            if not early and served >= wanted // 10:
+                early = server.resident
+        grown = (server.resident - early) / 2**20
+    figures[f"{workload.name}_soak"] = {"requests": served, "early_mib": early / 2**20}
+    figures[f"{workload.name}_grown_mib"] = grown
+    say(f"  {served:,} requests, {early / 2**20:.0f} MiB after a tenth, {grown:+.1f} MiB since")
+
+
+def ask_bare(bare: Server, batch: int, seconds: float) -> float:
+    """Requests a second of the bare session."""
+    process = bare.process
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{batch} {seconds}\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
+
+
+def _named(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _require_good(run: load.Measured, server: Server) -> None:
+    if run.failed or run.refused:
+        raise SystemExit(f"{server.kind} refused {len(run.refused)}, failed {run.failed}")
+
+
+def _settings(options: argparse.Namespace, cores: Sequence[int]) -> Figures:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return {
+        "cpu": _cpu(),
+        "cores": {"server": cores[0], "load generator": cores[-1]},
+        "python": platform.python_version(),
+        "versions": versions,
+        "callers": CALLERS,
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+        "warm_up": "one second a server, uncounted",
+        "seed": SEED,
+    }
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example:\n  python benchmarks/serving/run.py --only table --workloads w1_fp32",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts: {', '.join(PARTS)}")
+    parser.add_argument("--workloads", default=",".join(NAMES), help=", ".join(NAMES))
+    parser.add_argument("--peers", default="", help=f"install and measure: {', '.join(PEERS)}")
+    parser.add_argument("--seconds", type=float, default=2.0, help="a run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=100_000, help="of the soak")
+    parser.add_argument("--models", type=Path, help="keep the models here; default: made anew")
+    parser.add_argument("--json", metavar="-|PATH", default="", help="write the figures as JSON")
+    return parser
+
+
+def say(text: str) -> None:
+    """A line for the reader; stdout is for figures."""
+    sys.stderr.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Starts what is measured, each a process pinned to one core, and says how to ask it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import load
+from peers import PEERS
+from workloads import Workload
+
+HERE = Path(__file__).resolve().parent
+DEADLINE_MS = 2000.0  # what every call of ours carries unless said otherwise
+TERMINATE_WITHIN = 20.0  # seconds before a process that will not end is killed
+OURS, RAW, FASTAPI = "tierline", "raw uvloop", "fastapi"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that answers one workload."""
+
+    kind: str
+    workload: Workload
+    port: int
+    process: subprocess.Popen[str]
+
+    def message(self, *, deadline_ms: float = DEADLINE_MS, candidates: int = 100) -> bytes:
+        """One request's bytes."""
+        if self.kind == OURS:
+            headers = {
+                "content-type": "application/x-tierline",
+                "x-tierline-attempt": "1",
+                "x-tierline-deadline-ms": f"{deadline_ms:.3f}",
+            }
+            return load.post("/v1/score", self.workload.frame(candidates), headers)
+        if self.kind in PEERS:
+            return PEERS[self.kind].message(self.workload)
+        return load.post("/score", self.workload.raw(candidates))
+
+    @property
+    def resident(self) -> int:
+        """Resident memory of the process, bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds the process has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def command(kind: str, workload: Workload) -> list[str]:
+    """What starts a server; it prints a line with its port when it is ready."""
+    if kind == OURS:
+        serve = ["-m", "tierline.cli", "edge", "serve", str(workload.bundle)]
+        return [sys.executable, *serve, "--allow-unsigned", "--port", "0", "--lame-duck", "0"]
+    if kind in PEERS:
+        return PEERS[kind].command(workload)
+    script = {RAW: "raw_server.py", FASTAPI: "fastapi_server.py", "bare": "bare.py"}[kind]
+    return [sys.executable, str(HERE / script), workload.name, str(workload.onnx)]
+
+
+@contextmanager
+def running(kind: str, workload: Workload, core: int) -> Iterator[Server]:
+    """A server on one core until the block ends."""
+    pinned = ["taskset", "-c", str(core), *command(kind, workload)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(pinned, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            port = _port(process.stdout)
+            if kind in PEERS:
+                _until_listening(port)
+            yield Server(kind, workload, port, process)
+        finally:
+            process.terminate()
+            try:
+                process.wait(TERMINATE_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _until_listening(port: int) -> None:
+    """Products say where they will listen before they do."""
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SystemExit("a product did not listen within a minute")
+
+
+def _port(lines: Sequence[str]) -> int:
+    for line in lines:
+        if found := re.search(r"ready on \S+:(\d+)|^(?:ready )?(\d+)$", line):
+            return int(found[1] or found[2])
+    raise SystemExit("a server ended before it was ready")

@@ -1,0 +1,118 @@
+"""What each step of a native call costs on one core, W1, eight calls a batch: µs a call.
+
+Each step is run alone, in a loop, on the request it would get; sockets and the event loop are not
+in it (`run.py --only table` has the whole).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import load
+import numpy as np
+from workloads import Workload, build
+
+from tierline.wire import Limits, ScoreReply, encode_reply
+from tierline.wire.headers import read_headers
+from tierline_edge.scorer import load_scorer
+from tierline_edge.tensor import TensorScorer
+from tierline_serving.admission import Admission, Backlog
+from tierline_serving.batching import Batcher, BatchLimits
+from tierline_serving.bundle import open_bundle
+from tierline_serving.front.layouts import Layouts
+from tierline_serving.front.native import read_whole, response_bytes
+from tierline_serving.handlers import OK, Answer
+from tierline_serving.metrics import Metrics
+from tierline_serving.signing import Trust
+
+BATCH, REPEATS, LOOPS = 8, 7, 300
+HEADERS = {"x-tierline-deadline-ms": "2000.000", "x-tierline-attempt": "1", "x-request-id": "r1"}
+
+Figures = dict[str, float]
+
+
+def main() -> int:
+    """Print the table; returns the exit code."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(made)
+        figures = measure(build(folder)["w1_fp32"])
+    for step, cost in figures.items():
+        print(f"{step:<56}{cost:>8.1f} µs")
+    return 0
+
+
+def measure(workload: Workload) -> Figures:
+    """µs a call of each step."""
+    message = load.post("/v1/score", workload.frame(), HEADERS)
+    whole = read_whole(message)
+    assert whole is not None
+    frame = whole[1]
+    bundle = open_bundle(workload.bundle, Trust.from_files([], allow_unsigned=True))
+    scorer = load_scorer(bundle, threads=1)
+    assert isinstance(scorer, TensorScorer)
+    layouts = Layouts(Limits())
+    request = layouts.decode(frame)
+    together = [request] * BATCH
+    packed = scorer._requests.pack(together)
+    timings = {"queue": 0.001, "compute": 0.001}
+    reply = ScoreReply(workload.name, bundle.id, np.zeros(100, np.float32), timings=timings)
+    answer = Answer(OK, encode_reply(reply), None, "r1", reply)
+    metrics = Metrics()
+    return {
+        "read the head, find the body": micros(lambda: read_whole(message)),
+        "deadline, attempt and request id from the headers": micros(
+            lambda: read_headers(HEADERS, now=1.0)
+        ),
+        "open the frame: views of its tensors": micros(lambda: layouts.decode(frame)),
+        "validate: names, types, shapes, every number finite": micros(
+            lambda: scorer.validate(request)
+        ),
+        "admit by deadline, queue, draw the batch": admitting(),
+        "pack the batch's tensors": micros(lambda: scorer._requests.pack(together)) / BATCH,
+        "the session": micros(lambda: scorer._session.run(["scores"], packed), 20) / BATCH,
+        "the reply's frame and head": micros(lambda: encode_reply(reply))
+        + micros(lambda: response_bytes(answer, keep_alive=True)),
+        "count it": micros(lambda: counted(metrics)),
+    }
+
+
+def admitting() -> float:
+    """Admission, queue and batch of BATCH calls, µs a call."""
+    admission = Admission(4096)
+    batcher: Batcher[int] = Batcher(BatchLimits())
+    for rows in (100, 300, 700) * 10:
+        admission.observe(rows, rows * 1e-6, 0.0)
+
+    def once() -> None:
+        for ticket in range(BATCH):
+            admission.decide(100, 2.0, Backlog(batcher.queued_rows), 1.0)
+            batcher.offer(ticket, 100, 2.0, 1.0, size=25_856)
+        batcher.take(1.0)
+
+    return micros(once) / BATCH
+
+
+def counted(metrics: Metrics) -> None:
+    metrics.began()
+    metrics.ended(OK, 0.002, 0.001)
+
+
+def micros(step: Callable[[], object], loops: int = LOOPS) -> float:
+    """The least of REPEATS means, µs."""
+    best = float("inf")
+    for _ in range(REPEATS):
+        begun = time.perf_counter()
+        for _ in range(loops):
+            step()
+        best = min(best, (time.perf_counter() - begun) / loops)
+    return best * 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(main())

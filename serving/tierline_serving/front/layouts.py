@@ -1,0 +1,97 @@
+"""Remembers where the tensors of a frame lie, so that the next with that header is not parsed.
+
+Callers ask the same thing of other data: model, names, dtypes and shapes repeat, and with them the
+header's every byte. What is remembered is what ``decode_request`` made of such a frame before; what
+a header does not say (the frame's length, the zeros between tensors) is checked each time.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierline.wire import Limits, ScoreRequest, decode_request
+
+MOST: Final = 512  # layouts kept; then all are forgotten, and the common ones are back at once
+LONGEST: Final = 2048  # bytes of a header worth keeping
+_PREAMBLE: Final = 8  # magic, version and the header's length, as tierline.wire.frames has them
+_ALIGNMENT: Final = 16
+
+Place = tuple[str, np.dtype[np.generic], tuple[int, ...], int]  # name, dtype, shape, offset
+
+
+class _Layout(NamedTuple):
+    """One header's meaning."""
+
+    length: int
+    model: str
+    version: str | None
+    k: int | None
+    query: tuple[Place, ...]
+    candidates: tuple[Place, ...] | None
+    gaps: tuple[tuple[int, int], ...]
+
+
+class Layouts:
+    """Decodes frames like ``decode_request``, and remembers."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._known: dict[bytes, _Layout] = {}
+
+    def decode(self, frame: bytes | bytearray | memoryview) -> ScoreRequest:
+        """The request in a frame. Raises FrameError."""
+        if type(frame) is not bytes:
+            return decode_request(frame, self._limits)
+        end = _PREAMBLE + int.from_bytes(frame[4:_PREAMBLE], "little")
+        header = frame[:end]
+        known = self._known.get(header)
+        if known is None or len(frame) != known.length or not _has_zeros(frame, known.gaps):
+            request = decode_request(frame, self._limits)
+            if end <= LONGEST:
+                self._remember(header, request, len(frame))
+            return request
+        candidates = known.candidates
+        return ScoreRequest(
+            known.model,
+            _views(frame, known.query),
+            None if candidates is None else _views(frame, candidates),
+            known.k,
+            known.version,
+        )
+
+    def _remember(self, header: bytes, request: ScoreRequest, length: int) -> None:
+        arrays = [*request.query.values(), *(request.candidates or {}).values()]
+        if any(array.dtype == np.bool_ for array in arrays):
+            return  # their bytes must be looked at each time
+        gaps: list[tuple[int, int]] = []
+        places: list[Place] = []
+        at = len(header)
+        for name, array in (*request.query.items(), *(request.candidates or {}).items()):
+            start = at + (-at % _ALIGNMENT)
+            if start != at:
+                gaps.append((at, start))
+            places.append((name, array.dtype, array.shape, start))
+            at = start + array.nbytes
+        first = len(request.query)
+        if len(self._known) >= MOST:
+            self._known.clear()
+        self._known[header] = _Layout(
+            length,
+            request.model,
+            request.version,
+            request.k,
+            tuple(places[:first]),
+            None if request.candidates is None else tuple(places[first:]),
+            tuple(gaps),
+        )
+
+
+def _views(frame: bytes, places: tuple[Place, ...]) -> dict[str, NDArray[np.generic]]:
+    return {name: np.ndarray(shape, dtype, frame, start) for name, dtype, shape, start in places}
+
+
+def _has_zeros(frame: bytes, gaps: tuple[tuple[int, int], ...]) -> bool:
+    return not any(frame[start:stop].strip(b"\0") for start, stop in gaps)
