@@ -29,6 +29,7 @@ from tierline._config import (
 )
 from tierline._exceptions import MissingExtra
 from tierline.testing.faults import Fault, FaultKind, Schedule, draw_fault
+from tierline.testing.privacy import draw_field_policy
 from tierline.wire import CANDIDATE_IDS, ScoreRequest
 
 try:
@@ -133,8 +134,12 @@ def configs(draw: st.DrawFn, *, most: int = 4) -> ClientConfig:
         limiter=draw(_LIMITERS),
         health=draw(st.none() | st.builds(HealthPolicy, interval=st.floats(1.0, 10.0))),
         escalation=draw(_ESCALATIONS),
-        sovereignty=draw(st.sampled_from(_permitting(tiers))),
+        sovereignty=draw(st.sampled_from(_permitting(tiers)) | _FIELD_RULES),
     )
+
+
+# Rules for the private fields that simulated calls carry; they keep no tier from every request.
+_FIELD_RULES = st.builds(lambda n: draw_field_policy(Random(n)), st.integers(0, 2**32))
 
 
 def _permitting(tiers: tuple[Tier, ...]) -> list[Sovereignty]:
