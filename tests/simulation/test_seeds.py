@@ -9,19 +9,21 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import TypeVar
 
 import pytest
 
-from tierline.testing import FaultKind, check, run_seed
+from tierline.testing import FaultKind, Run, check, run_seed
 
 FIRST = int(os.environ.get("TIERLINE_SEED", "0"))
 SEEDS = int(os.environ.get("TIERLINE_SEEDS", "2000"))
 NIGHTLY_SEEDS = int(os.environ.get("TIERLINE_NIGHTLY_SEEDS", "200000"))
 SHARD = os.environ.get("TIERLINE_SHARD", "1/1")
 CHUNK = 250  # seeds a worker takes at once
+Result = TypeVar("Result")
 
 # What must have been seen at least once, or the seeds no longer reach what they are to show.
 SOMETIMES = {
@@ -57,31 +59,47 @@ SOMETIMES = {
 def seen_in(seeds: Iterable[int]) -> Counter[str]:
     """What these seeds came by. Raises PropertyFailed with a minimal schedule."""
     seen: Counter[str] = Counter()
+    for run in runs_of(seeds):
+        seen += check(run).seen
+    return seen
+
+
+def failed_in(seeds: Iterable[int]) -> tuple[Counter[str], list[str]]:
+    """What these seeds came by, and a line for each that broke a property."""
+    seen: Counter[str] = Counter()
+    failed: list[str] = []
+    for run in runs_of(seeds):
+        seen += run.seen
+        if run.violations:
+            failed.append(f"seed {run.seed}: {run.violations[0]}")
+    return seen, failed
+
+
+def runs_of(seeds: Iterable[int]) -> Iterator[Run]:
+    """One run after another; what they leave is collected in bulk."""
     gc.collect()
     gc.disable()  # a run leaves cycles; collecting them in bulk saves a sixth of the time
     try:
         for number, seed in enumerate(seeds):
-            seen += check(run_seed(seed)).seen
+            yield run_seed(seed)
             if number % 50 == 49:
                 gc.collect()
     finally:
         gc.enable()
-    return seen
 
 
-def seen_by_all(seeds: range) -> Counter[str]:
-    """What these seeds came by, shared among this machine's cores."""
+def shared(work: Callable[[range], Result], seeds: range) -> Iterator[Result]:
+    """The results of chunks of these seeds, shared among this machine's cores."""
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
-    seen: Counter[str] = Counter()
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for part in pool.map(seen_in, chunks):
-            seen += part
-    return seen
+        yield from pool.map(work, chunks)
 
 
 @pytest.mark.slow
 def test_every_property_holds_for_every_seed_and_everything_is_seen() -> None:
-    seen = seen_by_all(range(FIRST, FIRST + SEEDS))
+    seen: Counter[str] = Counter()
+    for part in shared(seen_in, range(FIRST, FIRST + SEEDS)):
+        seen += part
     if SEEDS >= 2000:
         assert {what for what in SOMETIMES if not seen[what]} == set()
 
@@ -90,5 +108,10 @@ def test_every_property_holds_for_every_seed_and_everything_is_seen() -> None:
 def test_every_property_holds_for_the_seeds_of_the_night() -> None:
     shard, shards = (int(part) for part in SHARD.split("/"))
     share = NIGHTLY_SEEDS // shards
-    seen = seen_by_all(range((shard - 1) * share, shard * share))
+    seen: Counter[str] = Counter()
+    failed: list[str] = []
+    for part, broken in shared(failed_in, range((shard - 1) * share, shard * share)):
+        seen += part
+        failed += broken
+    assert failed == []  # tierline simulate --seed N shows any of them
     assert {what for what in SOMETIMES if not seen[what]} == set()
