@@ -82,6 +82,7 @@ class Repository:
         self._loading: set[str] = set()
         self._turn = asyncio.Lock()
         self._draining: set[asyncio.Task[None]] = set()
+        self._holds: dict[str, asyncio.TimerHandle] = {}  # until the bundle before is let go
         self._seen: dict[str, object] = {}
         self._retry_at: dict[str, float] = {}
         # One thread, so that loads take turns and their memory comes from one arena.
@@ -295,11 +296,16 @@ class Repository:
     # Serving
 
     def _move(self, name: str, line: Line | None) -> None:
+        kept = _kept(self._served.line(name))
         for generation in self._served.move(name, line):
             self._drain(generation)
-        if line is not None and line.before is not None:
+        if _kept(line) is kept:
+            return
+        if (timer := self._holds.pop(name, None)) is not None:
+            timer.cancel()
+        if _kept(line) is not None:
             loop = asyncio.get_running_loop()
-            loop.call_later(self._options.hold, self._let_go, name, line.loaded[line.before])
+            self._holds[name] = loop.call_later(self._options.hold, self._let_go, name)
 
     def _unload(self, name: str) -> str | None:
         line = self._served.line(name)
@@ -307,9 +313,9 @@ class Repository:
         self._move(name, None)
         return None if line is None else line.now.bundle
 
-    def _let_go(self, name: str, kept: Generation) -> None:
+    def _let_go(self, name: str) -> None:
         line = self._served.line(name)
-        if line is not None and line.before and line.loaded[line.before] is kept:
+        if line is not None:
             self._move(name, line.without_before())
 
     def _drain(self, generation: Generation) -> None:
@@ -352,6 +358,11 @@ class Repository:
             raise ModelNotFound(
                 f"this process was started without a model {name!r}; it has {known}"
             )
+
+
+def _kept(line: Line | None) -> Generation | None:
+    """The generation that stays in memory for a roll-back."""
+    return None if line is None or line.before is None else line.loaded[line.before]
 
 
 def _after(old: Line | None, fresh: list[Generation], wanted: Wanted, *, keep_before: bool) -> Line:

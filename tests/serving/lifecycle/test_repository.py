@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -158,6 +160,18 @@ def test_only_the_last_bundle_before_is_kept() -> None:
         await node.repository.settled()
         assert node.first.is_closed
         assert node.repository.roll_back("ranker") == "2@b"
+
+    run(scenario)
+
+
+def test_a_bundle_taken_out_of_service_leaves_memory() -> None:
+    async def scenario(node: Node) -> None:
+        for version in ("2@b", "3@c", "4@d"):
+            node.shelf.default = version
+            await node.repository.load("ranker")
+        await node.repository.settled()
+        gone = weakref.ref(node.shelf.made.pop(0))
+        await until(lambda: gc.collect() >= 0 and gone() is None)
 
     run(scenario)
 
