@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="which sample is drawn")
     parser.add_argument("--only", default="", help="a module, e.g. breaker.py")
     parser.add_argument("--log", help="go on from the verdicts in this file, and add to them")
-    parser.add_argument("--json", help="write the figures to this file (-: they are printed anyway)")
+    parser.add_argument("--json", help="write the figures to this file (-: print them only)")
     options = parser.parse_args()
     every = [place for place in all_places() if options.only in place.module]
     places = without_equivalent(every)
