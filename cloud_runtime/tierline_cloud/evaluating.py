@@ -43,19 +43,20 @@ from tierline_cloud.evaluation.page import page
 from tierline_cloud.evaluation.plots import Pictures, draw
 from tierline_cloud.evaluation.prices import Prices, read_prices
 from tierline_cloud.evaluation.ranking import ScoreUsers
-from tierline_cloud.evaluation.temperature import fit_temperature, reliability
+from tierline_cloud.evaluation.temperature import Chances, fit_chances, reliability
 from tierline_cloud.export import EdgeSession
 from tierline_cloud.factory import served_states
 from tierline_cloud.loading import item_table, load_cloud, sequence_of
 from tierline_cloud.models.blend import blended
 from tierline_cloud.training.loop import hidden_states
 from tierline_serving.bundle import Bundle, open_bundle
+from tierline_serving.certified import chances_of
 from tierline_serving.signing import Trust
 
 Floats = NDArray[np.float64]
 
 GAPS = (0.5, 0.8, 0.95)  # shares of the gap to recover: CPT in RouteLLM's words
-FITTED_ON, JUDGED_ON = 2000, 4000  # users of a temperature: more change the third digit
+FITTED_ON = 4000  # users of a temperature and floor: more change the third digit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +99,16 @@ class Served:
             return everyone, "all users, those of router and threshold among them"
         return group_users(
             everyone.size, seed=int(said["seed"])
-        ).report, "users nothing was fitted on"
+        ).report, "nothing was fitted on them"
 
 
 def evaluate_pair(options: EvaluateOptions) -> tuple[str, dict[str, Any]]:
     """The page, and the same as plain values."""
+    prices = Prices() if options.prices is None else read_prices(options.prices)
     served = serve(options)
     users, who = served.judged
     fast, full = served.fast.of(users), served.full.of(users)
     doubt = served.uncertainty[users]
-    prices = Prices() if options.prices is None else read_prices(options.prices)
     document: dict[str, Any] = {
         "edge": served.edge.id,
         "cloud": served.cloud.id,
@@ -231,26 +232,25 @@ def _at_gaps(fast: Ranking, full: Ranking, doubt: Floats) -> dict[str, float]:
 
 
 def _temperatures(served: Served, users: Ids) -> dict[str, Any]:
-    """Each tier's reliability before and after: at the temperature its bundle says, else at one
-    fitted here on users apart from those it is judged on."""
+    """Each tier's reliability before and after: at the temperature and floor its bundle says, else
+    at some fitted here, on users apart from those they are judged on."""
     dealt = np.random.default_rng(0).permutation(users)
-    judged, others = dealt[:JUDGED_ON], dealt[JUDGED_ON : JUDGED_ON + FITTED_ON]
-    if not others.size:
-        judged, others = dealt[: dealt.size // 2], dealt[dealt.size // 2 :]
+    cut = min(FITTED_ON, dealt.size // 2)
+    others, judged = dealt[:cut], dealt[cut:]
     found = {}
     for tier, bundle, scores in (
         ("edge", served.edge, served.edge_scores),
         ("cloud", served.cloud, served.cloud_scores),
     ):
-        said = bundle.manifest.metrics.get("temperature")
-        if isinstance(said, dict):
-            temperature, source = float(said["temperature"]), "its bundle"
+        told = chances_of(bundle.manifest)
+        if told is not None:
+            chances, source = Chances(**told), "its bundle"
         else:
-            temperature = fit_temperature(scores, served.histories, served.targets, others)
+            chances = fit_chances(scores, served.histories, served.targets, others)
             source = f"fitted here on {others.size:,} other users"
         before, after = (
-            asdict(reliability(scores, served.histories, served.targets, judged, temperature=value))
-            for value in (1.0, temperature)
+            asdict(reliability(scores, served.histories, served.targets, judged, chances=each))
+            for each in (Chances(), chances)
         )
         found[tier] = {"source": source, "before": before, "after": after}
     return found

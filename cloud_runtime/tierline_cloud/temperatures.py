@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tierline_cloud.evaluation.ranking import ScoreUsers, factor_scores
-from tierline_cloud.evaluation.temperature import fit_temperature, reliability
+from tierline_cloud.evaluation.temperature import Chances, fit_chances, reliability
 from tierline_cloud.factory import Factory, served_states
 from tierline_cloud.models.blend import blended
 from tierline_cloud.networks import item_rows
@@ -19,13 +19,13 @@ WANTED_ECE = 0.02
 
 
 def temperatures(factory: Factory) -> Stage:
-    """``{"edge": …, "cloud": …}``: the temperature fitted on the calibration users, and the
-    reliability before (T = 1) and after on the report's users."""
+    """``{"edge": …, "cloud": …}``: temperature and floor fitted on the calibration users, and the
+    reliability before (the plain softmax) and after on the report's users."""
 
     def make(folder: Path, key: str) -> Result:
         return {tier: _tier(factory, scores) for tier, scores in _scores(factory).items()}
 
-    inputs = {"seed": factory.seed, "format": 1}
+    inputs = {"seed": factory.seed, "format": 2}
     after = (factory.quantized, factory.blend)
     return factory.store.run("temperature", make, inputs=inputs, after=after)
 
@@ -45,15 +45,15 @@ def _scores(factory: Factory) -> dict[str, ScoreUsers]:
 def _tier(factory: Factory, scores: ScoreUsers) -> Result:
     histories, targets = factory.split.test_history, factory.split.test_target
     groups = factory.groups
-    found = fit_temperature(scores, histories, targets, groups.calibration)
+    found = fit_chances(scores, histories, targets, groups.calibration)
     before, after = (
-        reliability(scores, histories, targets, groups.report, temperature=temperature)
-        for temperature in (1.0, found)
+        reliability(scores, histories, targets, groups.report, chances=chances)
+        for chances in (Chances(), found)
     )
     return {
-        "temperature": found,
+        **asdict(found),
         "users": int(groups.calibration.size),
         "before": asdict(before),
         "after": asdict(after),
-        "within": max(after.ece_top1, 0.0) <= WANTED_ECE,
+        "within": after.ece_top1 <= WANTED_ECE,
     }

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from tierline_edge.session import Session
 from tierline_serving.bundle import Bundle
-from tierline_serving.certified import temperature_of, told
+from tierline_serving.certified import chances_of, told
 from tierline_serving.scorer import ModelInfo
 
 
@@ -29,6 +29,6 @@ def describe(bundle: Bundle, session: Session, *, kernels: str) -> ModelInfo:
             "signed_by": bundle.signed_by,
             "items": None if manifest.sequence is None else manifest.sequence.items,
             **told(manifest),
-            "temperature": temperature_of(manifest),
+            "chances": chances_of(manifest),
         },
     )

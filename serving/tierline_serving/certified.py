@@ -53,12 +53,15 @@ def told(manifest: Manifest) -> dict[str, object]:
     return {"certificate": manifest.certificate.to_json(), "subject": running}
 
 
-def temperature_of(manifest: Manifest) -> float | None:
-    """The T at which softmax(score / T) is the chance of an item, so that scores of two tiers mean
-    the same; None when the bundle was never calibrated."""
+def chances_of(manifest: Manifest) -> dict[str, float] | None:
+    """What turns the bundle's scores into chances, which mean the same for both tiers: (1 − floor)
+    · softmax(score / temperature) + floor / items. None when the bundle was never calibrated."""
     said = manifest.metrics.get("temperature")
-    value = said.get("temperature") if isinstance(said, dict) else None
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+    if not isinstance(said, dict):
+        return None
+    values = {name: said.get(name) for name in ("temperature", "floor")}
+    known = {name: float(v) for name, v in values.items() if isinstance(v, int | float)}
+    return known if len(known) == len(values) else None
 
 
 def standing(manifest: Manifest, *, cloud: str) -> CertificateStatus | None:

@@ -112,4 +112,4 @@ def test_a_node_tells_no_certificate_it_does_not_have(tmp_path: Path) -> None:
     bundle = tiny_bundles.write_sequence(tmp_path)
     scorer = open_scorer(str(bundle.path), allow_unsigned=True)
     assert "certificate" not in scorer.info.details
-    assert scorer.info.details["temperature"] is None
+    assert scorer.info.details["chances"] is None

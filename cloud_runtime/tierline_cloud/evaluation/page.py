@@ -98,11 +98,13 @@ def _temperature(document: Document) -> Iterator[str]:
     for tier, found in document["temperature"].items():
         before, after = found["before"], found["after"]
         verdict = "kept" if after["ece_top1"] <= WANTED_ECE else "MISSED"
+        best = f"{before['ece_top1']:.4f} → {after['ece_top1']:.4f}"
+        ten = f"{before['ece_top10']:.4f} → {after['ece_top10']:.4f}"
         yield (
-            f"{tier}: temperature {after['temperature']:.3f} ({found['source']}); ECE of the best "
-            f"item {before['ece_top1']:.4f} → {after['ece_top1']:.4f} (≤ {WANTED_ECE:g}: "
-            f"{verdict}), of the first ten {before['ece_top10']:.4f} → {after['ece_top10']:.4f}; "
-            f"NLL {before['nll']:.3f} → {after['nll']:.3f} ({after['users']:,} users)"
+            f"{tier}: temperature {after['temperature']:.3f}, floor {after['floor']:.2f} "
+            f"({found['source']}); ECE of the best item {best} (≤ {WANTED_ECE:g}: {verdict}), of "
+            f"the first ten {ten}; NLL {before['nll']:.3f} → {after['nll']:.3f} "
+            f"({after['users']:,} users)"
         )
 
 

@@ -1,7 +1,9 @@
-"""One temperature a tier, so that softmax(score / T) is the chance that an item is the next one.
+"""How likely an item is to be the next one, from its score: a temperature and a floor a tier.
 
-Then the scores of both tiers mean the same and can share a list. Fitted on users whom nothing else
-was fitted on, judged on others.
+chance = (1 − floor) · softmax(score / temperature) + floor / items. The floor is the share of
+events that no score foresees: without it, they alone would set the temperature, and the best items'
+chances would come out too small. Then the scores of both tiers mean the same and can share a list.
+Fitted on users whom nothing else was fitted on, judged on others.
 """
 
 from __future__ import annotations
@@ -20,12 +22,36 @@ from tierline_cloud.evaluation.ranking import CHUNK, ScoreUsers, mask_seen
 Floats = NDArray[np.float64]
 
 LOG_GRID = np.linspace(-2.5, 2.5, 21)  # temperatures from .08 to 12
+FLOORS = np.concatenate([[0.0], np.linspace(0.02, 0.98, 49)])
 K = 10  # items a page shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chances:
+    """What turns a tier's scores into chances. ``floor`` 0 and ``temperature`` 1 is the plain
+    softmax; neither changes the order of items."""
+
+    temperature: float = 1.0
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.temperature < float("inf") and 0 <= self.floor <= 1):
+            raise ValueError(
+                f"expected a temperature > 0 and a floor in [0, 1], got {self.temperature}, "
+                f"{self.floor}"
+            )
+
+    def of(self, block: torch.Tensor) -> torch.Tensor:
+        """Chances of scores [users, items] with −inf where an item cannot be next."""
+        shares = torch.softmax(block / self.temperature, dim=1)
+        possible = torch.isfinite(block)
+        even = possible / possible.sum(dim=1, keepdim=True).clamp(min=1)
+        return (1.0 - self.floor) * shares + self.floor * even
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """How far claimed chances are from what happens, at one temperature.
+    """How far claimed chances are from what happens.
 
     ``nll`` is the mean −log chance of the target; ``ece_top1`` holds the best item's chance against
     how often it is the target, ``ece_top10`` the first ten's together (15 bins of equal mass);
@@ -33,6 +59,7 @@ class Reliability:
     """
 
     temperature: float
+    floor: float
     users: int
     nll: float
     ece_top1: float
@@ -40,54 +67,61 @@ class Reliability:
     bins: tuple[tuple[float, float], ...]
 
 
-def fit_temperature(scores: ScoreUsers, histories: Sequences, targets: Ids, users: Ids) -> float:
-    """argmin_T Σ −log softmax(z/T)_target over these users, all items unseen by a user in the
-    softmax. Source: Guo et al. 2017 (arXiv 1706.04599), here with the catalogue as classes.
+def fit_chances(scores: ScoreUsers, histories: Sequences, targets: Ids, users: Ids) -> Chances:
+    """argmin over temperature and floor of Σ −log chance(target) over these users, all items unseen
+    by a user as classes. Sources: Guo et al. 2017 (arXiv 1706.04599) for the temperature; the floor
+    is a mixture with the uniform distribution.
 
     Raises ValueError when no target of these users can be recommended.
     """
-    losses, counted = np.zeros(LOG_GRID.size), 0
+    logs: list[Floats] = []
+    evens: list[Floats] = []
     for rows, block in _blocks(scores, histories, users):
         own = block.gather(1, torch.from_numpy(targets[rows])[:, None])[:, 0]
         known = torch.isfinite(own)
         own, block = own[known], block[known]
-        counted += int(own.numel())
-        for i, log_t in enumerate(LOG_GRID.tolist()):
-            scale = float(np.exp(-log_t))
-            whole = torch.logsumexp(block * scale, dim=1)
-            losses[i] += float((whole - own * scale).sum())
-    if not counted:
+        scales = np.exp(-LOG_GRID).tolist()
+        columns = [own * scale - torch.logsumexp(block * scale, dim=1) for scale in scales]
+        logs.append(torch.stack(columns, dim=1).double().numpy())
+        evens.append(1.0 / torch.isfinite(block).sum(dim=1).double().numpy())
+    shares, even = np.exp(np.concatenate(logs)), np.concatenate(evens)[:, None]
+    if not even.size:
         raise ValueError("no user's target can be recommended: there is nothing to calibrate on")
-    return float(np.exp(_lowest(losses / counted)))
+    losses = np.array(
+        [-np.log((1 - w) * shares + w * even + 1e-300).mean(axis=0) for w in FLOORS.tolist()]
+    )
+    floor, _ = np.unravel_index(losses.argmin(), losses.shape)
+    return Chances(temperature=float(np.exp(_lowest(losses[floor]))), floor=float(FLOORS[floor]))
 
 
 def reliability(
-    scores: ScoreUsers, histories: Sequences, targets: Ids, users: Ids, *, temperature: float
+    scores: ScoreUsers, histories: Sequences, targets: Ids, users: Ids, *, chances: Chances
 ) -> Reliability:
-    """How calibrated these users' scores are at this temperature."""
+    """How true these users' chances are."""
     first: list[Floats] = []
     page: list[Floats] = []
     hits: list[Floats] = []
     losses: list[Floats] = []
     for rows, block in _blocks(scores, histories, users):
         wanted = torch.from_numpy(targets[rows])[:, None]
-        chances = torch.softmax(block / temperature, dim=1)
-        best, items = chances.topk(min(K, chances.shape[1]), dim=1)
+        claimed = chances.of(block)
+        best, items = claimed.topk(min(K, claimed.shape[1]), dim=1)
         found = (items == wanted).numpy()
-        first.append(best[:, 0].double().numpy())
+        first.append(best[:, 0].double().numpy().clip(0.0, 1.0))
         page.append(best.sum(dim=1).double().numpy().clip(0.0, 1.0))
         hits.append(np.stack([found[:, 0], found.any(axis=1)]).astype(np.float64))
-        own = torch.log_softmax(block / temperature, dim=1).gather(1, wanted)[:, 0]
-        losses.append(-own[torch.isfinite(own)].double().numpy())
+        own = claimed.gather(1, wanted)[:, 0].double().numpy()
+        losses.append(-np.log(own[own > 0]))
     hit = np.concatenate(hits, axis=1)
-    claimed = np.concatenate(page)
+    claims = np.concatenate(page)
     return Reliability(
-        temperature=temperature,
+        temperature=chances.temperature,
+        floor=chances.floor,
         users=int(users.size),
         nll=float(np.concatenate(losses).mean()),
         ece_top1=calibration_error(hit[0], np.concatenate(first)),
-        ece_top10=calibration_error(hit[1], claimed),
-        bins=_bins(hit[1], claimed),
+        ece_top10=calibration_error(hit[1], claims),
+        bins=_bins(hit[1], claims),
     )
 
 

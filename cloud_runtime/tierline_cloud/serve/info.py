@@ -7,7 +7,7 @@ from dataclasses import asdict
 import torch
 
 from tierline_serving.bundle import Bundle
-from tierline_serving.certified import temperature_of
+from tierline_serving.certified import chances_of
 from tierline_serving.scorer import ModelInfo
 
 
@@ -27,6 +27,6 @@ def describe(bundle: Bundle, *, kernels: str) -> ModelInfo:
             "threads": torch.get_num_threads(),
             "signed_by": bundle.signed_by,
             "items": None if manifest.sequence is None else manifest.sequence.items,
-            "temperature": temperature_of(manifest),
+            "chances": chances_of(manifest),
         },
     )
