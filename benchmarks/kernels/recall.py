@@ -77,9 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         rows, source = stand_in(rng, 12_101, 64), "synthetic stand-in, 12101 items x 64"
     else:
         if not options.table.exists():
-            print(
-                f"no {TRAINED if options.trained else options.table}: train first, with `make demo DATA=Beauty.txt`."
-            )
+            missing = TRAINED if options.trained else options.table
+            print(f"no {missing}: train first, with `make demo DATA=Beauty.txt`.")
             return 2
         loaded = load(options.table)
         rows = np.ascontiguousarray(loaded[np.abs(loaded).sum(axis=1) > 0], np.float32)
