@@ -17,6 +17,7 @@ from tierline_cloud.data.sequences import Ids
 from tierline_cloud.evaluation.ranking import top_items
 from tierline_cloud.export import OPSET, EdgeSession, Floats
 from tierline_cloud.factory import Factory
+from tierline_cloud.ladder import known_ladder
 from tierline_cloud.models.blend import CloudModel
 from tierline_cloud.temperatures import temperatures
 from tierline_kernels import RowwiseInt8, dot_topk
@@ -96,7 +97,9 @@ def _edge(
 
 
 def _edge_metrics(factory: Factory) -> dict[str, object]:
+    ladder = known_ladder(factory)
     return {
+        **({} if ladder is None else {"ladder": ladder}),
         "test": factory.quantized.result["test"],
         "loss_against_float32": factory.quantized.result["loss_against_float32"],
         "batch_variance": factory.quantized.result["batch_variance"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,9 +53,10 @@ from tierline_cloud.models.edge import EdgeModel
 from tierline_cloud.models.network import Network
 from tierline_cloud.models.sasrec import SASRec
 from tierline_cloud.networks import item_rows
-from tierline_cloud.stages import Result, Stage
+from tierline_cloud.stages import Result, Stage, content_key
 from tierline_kernels import RowwiseInt8
 
+LADDER_FILE = "ladder.json"  # in the folder of a run
 FORMAT = 1  # raise it when a rung is made otherwise
 PARITY_USERS, VARIANCE_USERS, TIMED_USERS = 2048, 128, 64
 
@@ -88,7 +90,12 @@ class Ladder:
                 row["latency"] = [asdict(point) for point in points]
                 row["size_only"] = is_size_only(points)
             rows.append(row)
-        return {"cloud": self._cloud(), "judged_users": int(self.judged.size), "rungs": rows}
+        return {
+            "of": _networks_key(self.factory),
+            "cloud": self._cloud(),
+            "judged_users": int(self.judged.size),
+            "rungs": rows,
+        }
 
     def _cloud(self) -> Result:
         """What the rungs are held against: the cloud as served, network and neighbours."""
@@ -245,6 +252,21 @@ class Ladder:
         ours, theirs = (_node_path(self._stage(each).folder) for each in (rung, control))
         users = self.factory.groups.report[:TIMED_USERS]
         return measure_latency(ours, theirs, self.factory.ids[users])
+
+
+def known_ladder(factory: Factory) -> dict[str, Any] | None:
+    """What `tierline compress` last found for the very networks of this run; None: nothing."""
+    try:
+        document = json.loads((factory.out / LADDER_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    same = isinstance(document, dict) and document.get("of") == _networks_key(factory)
+    found: dict[str, Any] | None = document if same else None
+    return found
+
+
+def _networks_key(factory: Factory) -> str:
+    return content_key(factory.blend.key, factory.distilled.key)
 
 
 def _save_table(folder: Path, table: CompactTable) -> None:

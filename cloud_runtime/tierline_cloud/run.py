@@ -18,11 +18,11 @@ from tierline_cloud.certified import certificate_claim
 from tierline_cloud.click_run import ClickFactory, clicks_table, seeded, write_click_bundles
 from tierline_cloud.evaluating import EvaluateOptions, evaluate_pair
 from tierline_cloud.factory import Factory, Source
-from tierline_cloud.ladder import Ladder
+from tierline_cloud.ladder import LADDER_FILE, Ladder, known_ladder
 from tierline_cloud.publishing import publish
 from tierline_cloud.recipe_files import find_recipe
 from tierline_cloud.recipes import Recipe
-from tierline_cloud.stages import Stage, StageStore
+from tierline_cloud.stages import Stage, StageStore, content_key
 from tierline_cloud.tables import ladder_table, train_table
 from tierline_cloud.training.console import Console
 from tierline_cloud.training.world import World, chosen_device, open_world
@@ -123,6 +123,7 @@ def compress(
     yet); ``timed`` measures every rung's latency now."""
     factory = _factory(options, console or Console(), World(device=chosen_device(options.device)))
     document = Ladder(factory, factory.recipe.ladder).report(timed=timed)
+    (options.out / LADDER_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
     return Outcome(table=ladder_table(document), document=document)
 
 
@@ -174,11 +175,13 @@ def _pack(
         }
 
     signed_by = None if signer is None else signer.public_key.key_id
+    ladder = known_ladder(factory)
     inputs = {
         "model": options.model,
         "key": signed_by,
         "destination": str(destination),
         "certificate": [factory.recipe.alpha, factory.recipe.delta],
+        **({} if ladder is None else {"ladder": content_key(ladder)}),
     }
     if not destination.is_dir():  # deleted since: then pack again
         (options.out / "stages" / "bundles" / "stage.json").unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,10 +14,12 @@ import pytest
 
 from tierline import ConfigurationError
 from tierline.cli import EXIT_DONE
+from tierline_cloud.bundles import write_bundles
 from tierline_cloud.cli import COMPRESS
 from tierline_cloud.compression import DEFAULT_LADDER, Latency, Rung, is_size_only, measure_latency
+from tierline_cloud.compression.latency import SLOWER
 from tierline_cloud.factory import Factory
-from tierline_cloud.ladder import Ladder
+from tierline_cloud.ladder import LADDER_FILE, Ladder, known_ladder
 from tierline_cloud.models.two_tower import TwoTower, TwoTowerConfig
 from tierline_cloud.recipe_files import find_recipe, read_recipe
 from tierline_cloud.recipes import FULL, QUICK, Recipe
@@ -72,11 +75,11 @@ def test_a_rung_is_timed_beside_float32(
     rung = Ladder(factory, RUNGS[2:]).report()["rungs"][0]
     assert [point["batch"] for point in rung["latency"]] == [1, 8, 64]
     assert all(point["rung"] > 0 and point["control"] > 0 for point in rung["latency"])
-    assert rung["size_only"] == any(point["ratio"] > 1 for point in rung["latency"])
+    assert rung["size_only"] == any(point["ratio"] > SLOWER for point in rung["latency"])
 
 
 @pytest.mark.parametrize(
-    ("ratios", "expected"), [((0.5, 0.9, 1.0), False), ((0.5, 1.01, 0.5), True)]
+    ("ratios", "expected"), [((0.5, 0.9, 1.04), False), ((0.5, 1.06, 0.5), True)]
 )
 def test_slower_at_any_batch_is_size_only(ratios: tuple[float, ...], expected: bool) -> None:
     points = [Latency(batch=1, rung=1.0, control=1.0, ratio=ratio) for ratio in ratios]
@@ -179,6 +182,21 @@ def test_a_name_that_is_no_recipe_is_refused() -> None:
         find_recipe("big")
 
 
+def test_a_ladder_goes_into_the_bundle_of_the_networks_it_is_of(
+    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factory, "out", tmp_path)
+    assert known_ladder(factory) is None
+    document = Ladder(factory, ()).report()
+    (tmp_path / LADDER_FILE).write_text(json.dumps(document))
+    assert known_ladder(factory) == document
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    made = write_bundles(factory, model="m", destination=tmp_path, signer=None, now=now)
+    assert made["edge"].manifest.metrics["ladder"] == document
+    (tmp_path / LADDER_FILE).write_text(json.dumps({**document, "of": "others"}))
+    assert known_ladder(factory) is None
+
+
 def test_a_two_tower_has_no_inner_units_to_prune(factory: Factory, tiny_recipe: Recipe) -> None:
     rung = Rung(name="pruned", prune=0.5)
     ladder = Ladder(factory, (rung,))
@@ -201,3 +219,4 @@ def test_the_command_finds_the_run_again_and_reports_its_ladder(
     arguments = ["--synthetic", "--out", str(factory.out), "--no-latency", "--json", str(target)]
     assert COMPRESS.run(parser.parse_args(arguments)) == EXIT_DONE
     assert [rung["name"] for rung in json.loads(target.read_text())["rungs"]] == ["shipped"]
+    (factory.out / LADDER_FILE).unlink()
