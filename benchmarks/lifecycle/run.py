@@ -73,7 +73,7 @@ def swaps(shop: Shop, count: int, rollbacks: int) -> dict[str, object]:
     """Promote and load one bundle after the other under load, then roll back and forth."""
     shop.promote(shop.good[0])
     node = shop.keyed()
-    refused, load_ms, rollback_ms = 0, [], []
+    refused, load_ms, rollback_ms, sizes = 0, [], [], []
     with running(node):
         with Callers([node.url], shop.expected, callers=CALLERS, key=shop.key) as calm:
             calm.wait_for(50 * CALLERS)
@@ -84,6 +84,7 @@ def swaps(shop: Shop, count: int, rollbacks: int) -> dict[str, object]:
                 refused += node.change("load", shop.key) != 200
                 load_ms.append((time.perf_counter() - begun) * 1000)
                 load.wait_for(BETWEEN)
+                sizes.append(node.resident)
             for _ in range(rollbacks):
                 begun = time.perf_counter()
                 refused += node.change("rollback", shop.key) != 200
@@ -99,6 +100,7 @@ def swaps(shop: Shop, count: int, rollbacks: int) -> dict[str, object]:
         "failed": tally.failed + tally.torn + int(left != 0),
         "first_failure": tally.first_failure,
         "retried": tally.retried,
+        "growth_mib": _growth(sizes),
         "load_ms_median": round(float(np.median(load_ms)), 1),
         "rollback_ms_max": round(max(rollback_ms), 1),
         "rollback_ms_median": round(float(np.median(rollback_ms)), 1),
@@ -121,17 +123,22 @@ def failed_loads(shop: Shop, count: int) -> dict[str, object]:
                 load.wait_for(1)
                 sizes.append(node.resident)
         node.leave()
-    warm = max(1, count // 5)  # the allocator's pools fill up in the first loads
-    growth = max(sizes[warm:], default=sizes[-1]) - max(sizes[:warm])
     return {
         "loads": count,
         "loaded": loaded,
-        "growth_mib": round(max(0, growth) / MIB, 1),
+        "growth_mib": _growth(sizes),
         "resident_mib": round(sizes[-1] / MIB, 1),
         "calls": load.tally.answered,
         "failed": load.tally.failed + load.tally.torn + loaded,
         "first_failure": load.tally.first_failure,
     }
+
+
+def _growth(sizes: list[int]) -> float:
+    """MiB that a process has grown by since the first fifth, when the allocator's pools filled."""
+    warm = max(1, len(sizes) // 5)
+    growth = max(sizes[warm:], default=sizes[-1]) - max(sizes[:warm])
+    return round(max(0, growth) / MIB, 1)
 
 
 def rolling_restart(shop: Shop, rounds: int) -> dict[str, object]:
