@@ -87,9 +87,7 @@ def parse_typed(lines: Iterable[str], *, buckets: int, name: str = "data") -> Cl
     """Lines under a header of `name:type` columns, one of them `label:float`."""
     rows = [line.split("\t") for line in lines]
     if not rows or not all(field.endswith((":float", ":token")) for field in rows[0]):
-        raise DataError(
-            f"{name}, line 1: expected a tab-separated header of name:type columns"
-        )
+        raise DataError(f"{name}, line 1: expected a tab-separated header of name:type columns")
     head = [tuple(field.rsplit(":", 1)) for field in rows[0]]
     names = [column for column, _ in head]
     if names.count(LABEL) != 1 or (LABEL, "float") not in head:
