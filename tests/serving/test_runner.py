@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -316,6 +318,21 @@ def test_a_scorer_still_at_work_is_not_closed_under_its_own_feet() -> None:
         assert runner.close(timeout=20)
         with pytest.raises(Unavailable):
             await first
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_runner_leaves_memory_though_deadlines_of_its_calls_are_still_to_come() -> None:
+    async def scenario() -> None:
+        scorer = FakeScorer()
+        runner = Runner(scorer)
+        runner.start()
+        await runner.submit(a_request(1), time.monotonic() + 3600.0)
+        assert runner.close(timeout=20)
+        left = weakref.ref(runner)
+        del runner
+        gc.collect()
+        assert left() is None
 
     asyncio.run(scenario())
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from weakref import WeakMethod
 
 
 class Alarm:
-    """Calls ``act`` on the loop, once, at the earliest instant it was armed for since."""
+    """Calls ``act``, a bound method, on the loop, once, at the earliest instant it was armed for
+    since. Its owner is held weakly: a timer must not keep what was closed in memory."""
 
     def __init__(self, act: Callable[[], None]) -> None:
-        self._act = act
+        self._act = WeakMethod(act)
         self._timer: asyncio.TimerHandle | None = None
         self._at = float("inf")
 
@@ -24,4 +26,6 @@ class Alarm:
 
     def _ring(self) -> None:
         self._timer, self._at = None, float("inf")
-        self._act()
+        act = self._act()
+        if act is not None:
+            act()
