@@ -17,14 +17,16 @@ PATIENCE = 20.0  # seconds for a process to end on a busy machine
 SLEEPER = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 # A stand-in for the demo: starts a process that has a child of its own, then waits for its end.
 OWNER = """
-import signal, sys
+import signal, sys, time
 from pathlib import Path
 from fleet import Fleet
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit it ignored
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 with Fleet(Path(sys.argv[1])) as fleet:
     print(fleet.start("one", [sys.executable, "-S", "-c", "import time; time.sleep(600)"]))
     sys.stdout.flush()
-    signal.pause()
+    while True:  # pause() would miss a signal that comes just before it
+        time.sleep(0.05)
 """
 PARENT = """
 import subprocess, sys, time
