@@ -19,7 +19,7 @@ demo: setup  ## Train, serve two tiers, break them, print one table (DATA=Beauty
 	@$(PY) examples/shop_demo/run.py $(if $(DATA),--data "$(DATA)")
 
 test: setup  ## Run the tests (COVERAGE=1 reports the branches they reach).
-	@$(PY) $(PYTEST) -m "not nightly"
+	@$(PY) $(PYTEST) -m "not nightly" -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 
 nightly: setup  ## Run every test, with those too slow for each change, on new examples.
 	@HYPOTHESIS_PROFILE=search $(PY) $(PYTEST)
