@@ -83,6 +83,11 @@ class Networks:
         self.seed, self.start, self.world = seed, start, world
         self.store = StageStore(out / "stages", console, world)
 
+    def go_on_alone(self) -> None:
+        """The other ranks have gone: this one runs what is left as a process by itself does."""
+        self.world = World(device=self.world.device)
+        self.store = StageStore(self.out / "stages", self.console, self.world)
+
     # ── data ──────────────────────────────────────────────────────────────────────────────────
     @cached_property
     def ingest(self) -> Stage:

@@ -22,7 +22,7 @@ from tierline_cloud.ladder import LADDER_FILE, Ladder, known_ladder
 from tierline_cloud.publishing import publish
 from tierline_cloud.recipe_files import find_recipe
 from tierline_cloud.recipes import Recipe
-from tierline_cloud.stages import Stage, StageStore, content_key
+from tierline_cloud.stages import Stage, content_key
 from tierline_cloud.tables import ladder_table, train_table
 from tierline_cloud.training.console import Console
 from tierline_cloud.training.world import World, chosen_device, open_world
@@ -71,7 +71,8 @@ def train(options: TrainOptions, console: Console | None = None) -> Outcome:
         stages = factory.report()
         if not world.is_writer:
             return Outcome(table="", document={})
-    packed = _pack(factory, options, signer, console)
+    factory.go_on_alone()
+    packed = _pack(factory, options, signer)
     document: dict[str, Any] = {
         "recipe": asdict(factory.recipe),
         "stages": stages,
@@ -154,9 +155,7 @@ def chosen_recipe(options: TrainOptions) -> Recipe:
     return recipe
 
 
-def _pack(
-    factory: Factory, options: TrainOptions, signer: Signer | None, console: Console
-) -> Stage:
+def _pack(factory: Factory, options: TrainOptions, signer: Signer | None) -> Stage:
     """Bundles are written once per result: a resumed run finds the same ones."""
     destination = options.out / "bundles"
 
@@ -185,8 +184,8 @@ def _pack(
     }
     if not destination.is_dir():  # deleted since: then pack again
         (options.out / "stages" / "bundles" / "stage.json").unlink(missing_ok=True)
-    store = StageStore(options.out / "stages", console)
-    return store.run("bundles", make, inputs=inputs, after=(factory.evaluated, factory.quantized))
+    after = (factory.evaluated, factory.quantized)
+    return factory.store.run("bundles", make, inputs=inputs, after=after)
 
 
 def evaluate(options: EvaluateOptions) -> Outcome:
