@@ -84,8 +84,14 @@ class Family:
     async def _prepared(
         self, stack: contextlib.AsyncExitStack, place: Path, question: Question
     ) -> Callable[[], Awaitable[str]]:
-        say = await stack.enter_async_context(_connected(place))
-        await say(question)
+        try:
+            say = await stack.enter_async_context(_connected(place))
+            await say(question)
+        except OSError as error:  # TimeoutError among them: it died, or stands still
+            raise ModelFailed(
+                f"worker {place.stem} does not answer ({error or 'timed out'}): nothing was "
+                "changed; ask again when the supervisor has replaced it"
+            ) from error
         return lambda: say({"do": "commit"})
 
     @asynccontextmanager
