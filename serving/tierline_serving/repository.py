@@ -296,7 +296,11 @@ class Repository:
     # Serving
 
     def _move(self, name: str, line: Line | None) -> None:
-        kept = _kept(self._served.line(name))
+        before = self._served.line(name)
+        kept = _kept(before)
+        now, last = (None if each is None else each.now.bundle for each in (line, before))
+        if now != last:
+            _log.info("bundle swapped", extra={"model": name, "bundle": now, "before": last})
         for generation in self._served.move(name, line):
             self._drain(generation)
         if _kept(line) is kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tierline_serving.access.tls import Tls
 from tierline_serving.batching.batcher import BatchLimits
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.cores import choose_threads
+from tierline_serving.logs import FORMS, LEVELS, write_log
 from tierline_serving.registry import DEFAULT_CHANNEL, Registry
 from tierline_serving.scorer import Scorer
 from tierline_serving.server import say_line, serve
@@ -69,6 +71,8 @@ def add_serve_options(parser: argparse.ArgumentParser, *, port: int) -> None:
     parser.add_argument("--max-batch-rows", type=int, default=BatchLimits().max_batch_rows)
     parser.add_argument("--lame-duck", type=float, default=ServerSettings().lame_duck)
     parser.add_argument("--drain", type=float, default=ServerSettings().drain)
+    parser.add_argument("--log-format", choices=FORMS, default="text", help="of standard error")
+    parser.add_argument("--log-level", choices=LEVELS, default="info")
     _add_version_options(parser)
     _add_worker_options(parser)
 
@@ -118,6 +122,7 @@ def run_server(options: argparse.Namespace, load: Callable[[Bundle], ServedScore
     if options.workers < 1:
         raise ConfigurationError(f"must be at least 1, got {options.workers}", key="workers")
     settings = _settings(options)
+    write_log(sys.stderr, options.log_format, options.log_level)
     if options.workers > 1 and options.worker is None:
         return supervise(settings, options.workers, own_command(), say=say_line)
     membership = _membership(options)

@@ -98,14 +98,17 @@ def node(*bundles: Bundle) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A real `tierline edge serve` process and its port; killed when it takes too long."""
     folders = [str(bundle.path) for bundle in bundles]
     options = ["--port", "0", "--allow-unsigned", "--threads", "1", "--lame-duck", "0.1"]
+    options += ["--log-format", "json"]
     process = subprocess.Popen(
         [sys.executable, "-m", "tierline.cli", "edge", "serve", *folders, *options],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     watchdog = threading.Timer(PATIENCE, process.kill)
     watchdog.start()
     assert process.stdout is not None
+    assert process.stderr is not None
     try:
         line = process.stdout.readline()
         found = re.match(r"ready on http://127\.0\.0\.1:(\d+) ", line)
@@ -116,6 +119,7 @@ def node(*bundles: Bundle) -> Iterator[tuple[subprocess.Popen[str], int]]:
         process.kill()
         process.wait()
         process.stdout.close()
+        process.stderr.close()
 
 
 def asked(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -143,6 +147,9 @@ def test_a_served_bundle_answers_and_drains(sequence_bundle: Bundle, tensor_bund
         models = json.loads(asked(port, "GET", "/v1/models")[1])
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == EXIT_DONE
+        assert process.stderr is not None
+        log = [json.loads(line) for line in process.stderr]
+    assert any("kernels run on cpu" in line["message"] for line in log), log
     hidden, doubt = tiny_bundles.expected_state(np.array([5, 6]), tiny_bundles.item_rows())
     np.testing.assert_allclose(reply.scores, tiny_bundles.item_rows()[[7, 8]] @ hidden, atol=1e-5)
     assert reply.bundle == sequence_bundle.id

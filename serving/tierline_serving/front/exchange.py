@@ -102,7 +102,7 @@ async def respond(
         # refuses the write: "… the handler is closed".
         if "closed" not in str(error):
             raise
-        _log.info("caller left before the answer", extra={"status": status})
+        _log.debug("caller left before the answer", extra={"status": status})
 
 
 class DisconnectWatch:

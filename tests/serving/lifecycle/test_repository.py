@@ -109,7 +109,9 @@ def run(scenario: Callable[[Node], Awaitable[None]], **options: Any) -> None:
     asyncio.run(main())
 
 
-def test_a_load_swaps_the_new_bundle_in_and_keeps_the_one_before() -> None:
+def test_a_load_swaps_the_new_bundle_in_keeps_the_one_before_and_logs_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def scenario(node: Node) -> None:
         node.shelf.default = "2@b"
         assert await node.repository.load("ranker") == "2@b"
@@ -118,7 +120,9 @@ def test_a_load_swaps_the_new_bundle_in_and_keeps_the_one_before() -> None:
         assert rows == [("2@b", State.READY), ("1@a", State.READY)]
         assert not node.first.is_closed
 
+    caplog.set_level("INFO", "tierline")
     run(scenario)
+    assert "bundle swapped" in caplog.messages
 
 
 def test_loading_what_is_loaded_loads_nothing() -> None:
