@@ -166,7 +166,7 @@ class BaseClient(ABC):
             sovereignty=sovereignty,
             criticality=_CRITICALITIES[criticality],
         )
-        return call, Outgoing(request, call_id, traceparent)
+        return call, Outgoing(request, call_id, traceparent, _CRITICALITIES[criticality])
 
     def amplification(self) -> float:
         """Attempts ÷ what was asked of the tiers, over the last ten seconds: 1.0 is none wasted,
@@ -208,7 +208,7 @@ class BaseClient(ABC):
         call_id = f"{self._dice.getrandbits(64):016x}"
         until = self._clock() + self.config.deadline
         call = ShadowCall.of(shadow, self._fleet, deadline=until, call_id=call_id, dice=self._dice)
-        return call, Outgoing(shadow.request, call_id, None)
+        return call, Outgoing(shadow.request, call_id, None, Criticality.SHEDDABLE)
 
 
 def _way(balancing: Balancing | str) -> Balancing:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tierline._config import ClientConfig
+from tierline._config import ClientConfig, Criticality
 from tierline._core.fallback import Prior
 from tierline._core.sovereignty import View
 from tierline._exceptions import (
@@ -48,6 +48,7 @@ from tierline.wire.headers import (
     ATTEMPT_HEADER,
     AUTHORIZATION_HEADER,
     CONTENT_TYPE_HEADER,
+    CRITICALITY_HEADER,
     QUEUE_HEADER,
     REQUEST_ID_HEADER,
     TRACEPARENT_HEADER,
@@ -63,12 +64,19 @@ ModelDescription = dict[str, Any]  # the JSON of GET /v1/models/{name}, as the n
 class Outgoing:
     """One call's request, encoded at most once however many attempts it takes."""
 
-    __slots__ = ("_frame", "_views", "call_id", "request", "traceparent")
+    __slots__ = ("_frame", "_views", "call_id", "criticality", "request", "traceparent")
 
-    def __init__(self, request: ScoreRequest, call_id: str, traceparent: str | None) -> None:
+    def __init__(
+        self,
+        request: ScoreRequest,
+        call_id: str,
+        traceparent: str | None,
+        criticality: Criticality = Criticality.DEFAULT,
+    ) -> None:
         self.request = request
         self.call_id = call_id
         self.traceparent = traceparent
+        self.criticality = criticality
         self._frame: Sequence[Buffer] | None = None
         self._views: dict[int, Outgoing] = {}
 
@@ -77,7 +85,7 @@ class Outgoing:
         known = self._views.get(id(view))
         if known is None:
             call_id, traceparent = view.headers(self.call_id, self.traceparent)
-            known = Outgoing(view.request, call_id, traceparent)
+            known = Outgoing(view.request, call_id, traceparent, self.criticality)
             if known.sends_as(self):
                 known = self  # nothing is kept from this tier: the frame is shared
             self._views[id(view)] = known
@@ -133,6 +141,8 @@ class _Http:
         ]
         if outgoing.traceparent is not None:
             headers.append((TRACEPARENT_HEADER, outgoing.traceparent))
+        if outgoing.criticality is not Criticality.DEFAULT:
+            headers.append((CRITICALITY_HEADER, outgoing.criticality.value))
         return WireRequest("POST", "/v1/score", headers, outgoing.frame)
 
     def _get(self, path: str) -> WireRequest:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierline import Criticality
 from tierline._exceptions import BadRequest
 from tierline.deadline import Deadline
 from tierline.wire import CONTENT_TYPE, CallHeaders, read_headers
@@ -14,12 +15,19 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def test_what_is_written_is_read_in_the_readers_own_time() -> None:
-    sent = CallHeaders(deadline=Deadline(10.5), attempt=2, request_id="r-1", traceparent=TRACE)
+    sent = CallHeaders(
+        deadline=Deadline(10.5),
+        attempt=2,
+        request_id="r-1",
+        traceparent=TRACE,
+        criticality=Criticality.SHEDDABLE,
+    )
     headers = dict(sent.write(10.25))
     assert headers["content-type"] == CONTENT_TYPE
     came = read_headers(headers, now=500.0)
     assert came.deadline == Deadline(500.25)
     assert (came.attempt, came.request_id, came.traceparent) == (2, "r-1", TRACE)
+    assert came.criticality is Criticality.SHEDDABLE
 
 
 def test_without_headers_there_is_no_deadline_and_it_is_the_first_attempt() -> None:
@@ -44,6 +52,8 @@ def test_without_headers_there_is_no_deadline_and_it_is_the_first_attempt() -> N
         ("x-request-id", "a\nb"),
         ("x-request-id", "é"),
         ("x-request-id", "x" * 129),
+        ("x-tierline-criticality", "Critical"),
+        ("x-tierline-criticality", ""),
     ],
 )
 def test_a_malformed_header_is_a_bad_request_that_names_it(name: str, value: str) -> None:
@@ -59,7 +69,13 @@ def test_a_malformed_traceparent_is_dropped(value: str) -> None:
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["x-tierline-deadline-ms", "x-tierline-attempt", "x-request-id", "traceparent"]
+            [
+                "x-tierline-deadline-ms",
+                "x-tierline-attempt",
+                "x-tierline-criticality",
+                "x-request-id",
+                "traceparent",
+            ]
         ),
         st.text(max_size=60),
     )
