@@ -147,12 +147,12 @@ def publish(version: str, back_up: bool = True, inject: bool = False) -> str:
     session, registry = current(), _registry()
     shop = session.shop
     assert shop is not None
-    edges = tuple(name for name, node in session.fleet.nodes.items() if node.kind == "edge")
+    edges = session.fleet.edges
     if version not in session.versions:
         raise DrillError(f"version {version} is not made yet: name it in fleet.versions")
     bundle = session.versions[version]
     registry.publish(bundle, trust=shop.trust)
-    session.acknowledged()
+    session.recovery.acknowledged()
     if inject:
         session.tell("inject", f"publish {version}", edges)
     if session.fleet_settings.get("swap") == "restart":
@@ -200,7 +200,7 @@ def _restart_all(names: tuple[str, ...]) -> None:
 def back_up() -> str:
     """Write a backup of the registry."""
     session = current()
-    session.acknowledged()
+    session.recovery.acknowledged()
     return storage.take_backup(_registry(), session.folder / "backups").name
 
 

@@ -1,7 +1,7 @@
 """A client process: the shipped AsyncClient under an open-loop load, every attempt written down.
 
 Calls are due at instants of a schedule and are sent then, whatever became of the calls before; a
-latency counts from the instant a call was due.
+latency counts from the instant a call was due. The rate may be changed while it runs (``tempo``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 import tierline
 from tierline_drills.records import Belief, Call, Tried, write_line
+from tierline_drills.tempo import Tempo, class_of
 from tierline_drills.truth import K, Truth
 
 LOOK_EVERY = 0.02  # seconds between two looks at what the client believes
@@ -50,6 +51,9 @@ def client_config(plan: Mapping[str, Any]) -> tierline.ClientConfig:
         if tier["urls"]
     )
     given = dict(plan.get("client", {}))
+    health = given.get("health") or {}
+    if health.get("golden"):
+        given["health"] = {**health, "golden": Path(health["golden"])}
     policies = {name: POLICIES[name](**given.pop(name)) for name in list(given) if name in POLICIES}
     return tierline.ClientConfig(tiers=tiers, deadline=plan["deadline"], **policies, **given)
 
@@ -67,7 +71,10 @@ class Caller:
         self._names: dict[str, str] = plan["names"]  # URL → node
         # A negative control's calls have neither a last good answer nor a prior to fall back on.
         self._keyed = bool(plan.get("keyed", True))
-        self._beliefs: dict[str, tuple[str, bool]] = {}
+        # After a restart nothing is believed any more, and the log must say so.
+        self._beliefs: dict[str, tuple[str, bool] | None] = {}
+        self._unsaid = None if plan.get("restarted") else ("closed", False)
+        self._classes: dict[str, float] = dict(plan.get("classes", {}))
         self._stopped = asyncio.Event()
         self._out: set[asyncio.Task[None]] = set()
 
@@ -89,11 +96,10 @@ class Caller:
 
     async def _schedule(self, client: tierline.AsyncClient) -> None:
         """Each client takes every n-th instant of the group's schedule."""
-        rate, clients = float(self._plan["rate"]), int(self._plan["clients"])
-        number = self._number
-        start = float(self._plan["start"])
+        tempo, clients = Tempo(self._plan), int(self._plan["clients"])
+        number = self._number + int(self._plan.get("first", 0))
+        due = float(self._plan["start"]) + self._number / tempo.rate()
         while not self._stopped.is_set():
-            due = start + number / rate
             early = due - self._now()
             if early > 0:
                 with contextlib.suppress(TimeoutError):
@@ -105,24 +111,34 @@ class Caller:
             self._out.add(task)
             task.add_done_callback(self._out.discard)
             number += clients
+            due += clients / tempo.rate()
 
     async def _call(self, client: tierline.AsyncClient, number: int, due: float) -> None:
         visit = number % len(self._histories)
         sent = self._now()
+        worth = class_of(number, self._classes)
         try:
             answer = await client.recommend(
                 self._plan["model"],
                 query={"history": self._histories[visit]},
                 k=K,
                 key=f"visit-{visit}" if self._keyed else f"call-{number}",
-                deadline=max(0.001, self._plan["deadline"] - (sent - due)),
+                deadline=max(0.001, self._plan["deadline"] - self._elapsed(due, sent)),
+                criticality=worth if self._plan.get("tells_class", True) else "default",
                 mode=self._plan.get("mode", "sequential"),
                 version=self._plan.get("version"),
             )
         except tierline.CallError as error:
-            self._write(self._failed(number, due, sent, error))
+            self._write(self._failed(number, due, sent, error)._replace(criticality=worth))
             return
-        self._write(self._answered(number, due, sent, visit, answer))
+        found = self._answered(number, due, sent, visit, answer)
+        self._write(found._replace(criticality=worth))
+
+    def _elapsed(self, due: float, sent: float) -> float:
+        """Seconds since the call was due. A negative control asks the wall clock, which steps."""
+        if self._plan.get("clock") == "wall":
+            return time.time() - float(self._plan["wall_origin"]) - due
+        return sent - due
 
     def _answered(
         self, number: int, due: float, sent: float, visit: int, answer: tierline.Answer
@@ -187,7 +203,7 @@ class Caller:
             served = state.models.get(model)
             breaker = "closed" if served is None else served.breaker.state.value
             believed = (breaker, state.standing.is_out(model, now))
-            if self._beliefs.get(state.url, ("closed", False)) != believed:
+            if self._beliefs.get(state.url, self._unsaid) != believed:
                 self._beliefs[state.url] = believed
                 name = self._names.get(state.url, state.url)
                 self._write(Belief(self._group, self._number, self._now(), name, *believed))

@@ -46,7 +46,8 @@ class Canaries:
         return tuple(sorted(name for name, count in counted.items() if count >= SILENT_AFTER))
 
     def _ask(self, node: Node) -> None:
-        where = {node.kind: [node.url]}
+        url = f"http://{node.address}" if node.is_named else node.url
+        where = {node.kind: [url]}
         client = tierline.Client(
             **where,  # type: ignore[arg-type]  # edge= or cloud=
             deadline=PATIENCE,

@@ -21,6 +21,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--out", type=Path, default=Path("drill-results"), help="for logs, reports"
     )
+    running.add_argument(
+        "--load", type=float, metavar="SHARE", help="of what the fleet carries, measured first"
+    )
     running.add_argument("--repeats", type=int, help="runs of each; default: what the file says")
     running.add_argument(
         "--negative", choices=("none", "also", "only"), default="none", help="controls: must fail"

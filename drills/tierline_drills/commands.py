@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
     good = True
     for path in _places(options.experiments):
         experiment = read_experiment(path, variables)
+        if options.load is not None:
+            experiment = experiment.loaded(options.load)
         if options.negative != "only":
             good = _repeat(experiment, path.stem, "", options, logs) and good
         if options.negative != "none":

@@ -77,10 +77,19 @@ class Experiment:
         changes = self.own.get("negative")
         if not changes:
             raise BadExperiment(f"{self.title!r} has no negative control: extensions.tierline")
-        own = _merged(self.own, changes)
-        arguments = {"own": own, "negative": True}
+        return self._with(_merged(self.own, changes), {"negative": True})
+
+    def loaded(self, share: float) -> Experiment:
+        """The same drill at this share of what its fleet carries, which it measures first. Raises
+        BadExperiment."""
+        if not 0 < share <= 1:
+            raise BadExperiment(f"a load is a share in (0, 1] of the capacity, got {share:g}")
+        return self._with(_merged(self.own, {"load": {"share": share}}), {})
+
+    def _with(self, own: Json, arguments: Json) -> Experiment:
         controls = tuple(
-            replace(one, arguments={**one.arguments, **arguments}) for one in self.controls
+            replace(one, arguments={**one.arguments, "own": own, **arguments})
+            for one in self.controls
         )
         return replace(self, own=own, controls=controls)
 

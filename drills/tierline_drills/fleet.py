@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tierline_drills import front
+from tierline_drills import front, lies
 from tierline_drills.errors import DrillError
 from tierline_drills.network import Namespace, Namespaces
 from tierline_drills.processes import Processes, answers, free_ports, tierline_command
@@ -36,6 +36,13 @@ class Node:
     source: str = ""  # what it serves: a bundle's folder or registry:…
     host: str = "127.0.0.1"
     namespace: Namespace | None = None
+    lied_to: bool = False  # about the time and its disk
+    options: tuple[str, ...] = ()  # further ones of `serve`
+
+    @property
+    def is_named(self) -> bool:
+        """Whether clients know it by a name that only the drill resolves."""
+        return lies.NAMES in self.url
 
     @property
     def address(self) -> str:
@@ -57,10 +64,17 @@ class Fleet:
     namespaces: Namespaces = field(default_factory=Namespaces)
     front: str = ""  # the URL of a yardstick before the edge nodes
 
+    @property
+    def edges(self) -> tuple[str, ...]:
+        """The names of the edge nodes."""
+        return tuple(name for name, node in self.nodes.items() if node.kind == "edge")
+
     def add(self, plan: Sequence[tuple[str, str, str]], settings: dict[str, Any]) -> None:
-        """Place the nodes (name, kind, tier). ``settings``: proxied, faulty and namespaced name
-        nodes or are True for all; sources map a kind to what it serves."""
-        sources = settings.get("sources", {})
+        """Place the nodes (name, kind, tier). ``settings``: proxied, faulty, namespaced, named and
+        lied_to name nodes or are True for all; sources map a kind to what it serves, options to
+        options of its server; ``pace`` is the least time in seconds of an edge node's batch."""
+        sources, options = settings.get("sources", {}), settings.get("options", {})
+        pace = float(settings.get("pace", 0.0))
         for (name, kind, tier), port in zip(plan, free_ports(len(plan)), strict=True):
             namespace = (
                 self.namespaces.make() if _chosen(settings.get("namespaced"), name) else None
@@ -71,6 +85,8 @@ class Fleet:
                 if self.proxy is None:
                     raise DrillError("a proxied node needs the chaos proxy")
                 url = "http://" + self.proxy.create(name, f"{host}:{port}")
+                if _chosen(settings.get("named"), name):
+                    url = f"http://{name}{lies.NAMES}:{url.rpartition(':')[2]}"
             default = str(self.shop.edge if kind == "edge" else self.shop.cloud)
             self.nodes[name] = Node(
                 name=name,
@@ -78,11 +94,15 @@ class Fleet:
                 tier=tier,
                 port=port,
                 url=url,
-                faulty=_chosen(settings.get("faulty"), name),
+                faulty=_chosen(settings.get("faulty"), name) or bool(pace and kind == "edge"),
                 source=sources.get(kind, default),
                 host=host,
                 namespace=namespace,
+                lied_to=_chosen(settings.get("lied_to"), name),
+                options=tuple(options.get(kind, ())),
             )
+            if pace and kind == "edge":
+                self.set_fault(name, {"kind": "slow", "seconds": pace})
 
     def put_in_front(self, name: str) -> None:
         """Start nginx or HAProxy before the edge nodes, which must be ready. Raises NotHere."""
@@ -97,7 +117,7 @@ class Fleet:
         """Start (or start again) a node; it is not ready yet."""
         node = self.nodes[name]
         serving = ["serve", node.source, "--port", str(node.port), "--threads", "1"]
-        serving += ["--trust", str(self.shop.public)]
+        serving += ["--trust", str(self.shop.public), *node.options]
         if self.keys is not None:
             serving += ["--keys", str(self.keys), "--audit", str(self.audit_file(name))]
         command = tierline_command(node.kind, *serving)
@@ -105,6 +125,8 @@ class Fleet:
             place = str(self.fault_file(name))
             module = [sys.executable, "-m", "tierline_drills.node"]
             command = [*module, place, node.kind, *serving]
+        if node.lied_to:
+            command = lies.command(self.lies_file(name), command)
         if node.namespace is not None:
             command = node.namespace.command([*command, "--host", node.host, "--allow-remote"])
         one_core = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
@@ -141,6 +163,12 @@ class Fleet:
     def fault_file(self, name: str) -> Path:
         """Where a faulty node reads what is wrong with its model."""
         return self.folder / f"{name}.fault.json"
+
+    def lies_file(self, name: str) -> Path:
+        """Where a node that is lied to finds what it is told."""
+        if name in self.nodes and not self.nodes[name].lied_to:
+            raise DrillError(f"{name} is told the truth; name it in fleet.lied_to")
+        return self.folder / f"{name}.lies.json"
 
     def audit_file(self, name: str) -> Path:
         """Where a node with keys writes its audit log."""

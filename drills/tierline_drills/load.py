@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 import tierline
+from tierline_drills import lies
 from tierline_drills.fleet import Fleet
 from tierline_drills.processes import Processes
 from tierline_drills.shop import MODEL, Shop, Visit, visits_of
+from tierline_drills.tempo import set_tempo
 from tierline_drills.truth import K, Truth
 
 VISITS = 48  # users the load takes turns with
 CALL_TIMEOUT = 10.0  # seconds a client process may take for its last calls
+FIRST = 1_000_000  # the numbers of a restarted client's calls begin beyond all before
 TRUTH_DEADLINE = 20.0  # seconds: a cold node may compile
 
 
@@ -35,17 +38,40 @@ class Load:
         self.group = group
         self._processes, self._fleet, self._folder = processes, fleet, folder
         self._settings = dict(settings)
+        self._golden = {"edge": fleet.shop.edge, "cloud": fleet.shop.cloud}
         clients = int(settings.get("clients", 2))
         self.names = [f"client-{group}-{number}" for number in range(clients)]
         self.logs = [folder / f"{name}.jsonl" for name in self.names]
+        self.lies = folder / f"lies-{group}.json"  # what the clients are told; see ``lies``
+        self._tempo = folder / f"tempo-{group}"
+        self._starts = 0
 
     def start(self) -> None:
         """Start every client process; they begin to call at ``start``."""
+        for place in [*self.logs, self._tempo]:
+            place.unlink(missing_ok=True)
+        self._start_all()
+
+    def restart(self, start: float) -> None:
+        """Kill every client process and start new ones, which know nothing and call from
+        ``start`` on; the calls of the time between are not offered."""
+        for name in self.names:
+            self._processes.kill(name)
+        self._starts += 1
+        self._settings |= {"start": start, "restarted": True, "first": self._starts * FIRST}
+        self._start_all()
+
+    def set_rate(self, rate: float) -> None:
+        """Let them call so many times a second together, from now on."""
+        set_tempo(self._tempo, rate)
+
+    def _start_all(self) -> None:
         for number, (name, log) in enumerate(zip(self.names, self.logs, strict=True)):
-            log.unlink(missing_ok=True)
             plan = self._folder / f"{name}.json"
             plan.write_text(json.dumps(self._plan(number, log)), encoding="utf-8")
             command = [sys.executable, "-m", "tierline_drills.caller", str(plan)]
+            if self._settings.get("lied_to"):
+                command = lies.command(self.lies, command)
             self._processes.start(name, command)
 
     def stop(self) -> None:
@@ -72,6 +98,9 @@ class Load:
         client = dict(self._settings.get("client", {}))
         if self._fleet.token:
             client["api_key"] = self._fleet.token
+        health = client.get("health")
+        if health and health.get("golden"):  # of the bundle that a kind of node serves
+            client["health"] = {**health, "golden": str(self._golden[health["golden"]])}
         return {
             "rate": 40.0,
             "deadline": 0.25,
@@ -83,6 +112,7 @@ class Load:
             "tiers": tiers,
             "names": {front: "front"} if front else {n.url: n.name for n in nodes},
             "log": str(log),
+            "tempo": str(self._tempo),
             "client_number": number,
         }
 

@@ -1,8 +1,9 @@
 """The drill's processes: every one is started here, and none outlives the drill.
 
-Four nets, one under the other: ``close``, ``atexit``, a process group of its own for each, and, on
-Linux, the kernel's parent-death signal. Start processes from the main thread only, or from a
-thread that lives as long as the drill: the parent-death signal follows the thread.
+Four nets, one under the other: ``close``, ``atexit``, a process group of its own for each (so that
+its children end with it), and, on Linux, the kernel's parent-death signal, which holds even when
+the drill itself is killed with SIGKILL. That signal is sent when the *thread* that started a
+process ends, so one thread, which lives as long as the processes, starts them all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tierline_drills.errors import DrillError
@@ -44,12 +46,18 @@ class Processes:
         self.logs = logs
         logs.mkdir(parents=True, exist_ok=True)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
         atexit.register(self.close)
 
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
-        """Start ``command`` with its output in ``<name>.log``."""
+        """Start ``command`` with its output in ``<name>.log``. From any thread."""
+        self._starter.submit(self._start, name, command, environment).result()
+
+    def _start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None
+    ) -> None:
         guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]
         with (self.logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
@@ -131,6 +139,7 @@ class Processes:
         for name in list(self._running):
             self.kill(name)
         atexit.unregister(self.close)
+        self._starter.shutdown(wait=False)  # what it started has ended
 
     def tail(self, name: str, lines: int = 15) -> str:
         """The end of a process's output."""

@@ -58,6 +58,7 @@ class Call(NamedTuple):
     gain: float = 0.0  # NDCG@10 of the answer
     full_gain: float = 0.0  # NDCG@10 of the answer the best healthy tier would have given
     attempts: tuple[Tried, ...] = ()
+    criticality: str = "default"  # what its caller says it is worth
 
     @property
     def latency(self) -> float:

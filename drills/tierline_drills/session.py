@@ -13,25 +13,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
-from tierline_drills import storage
 from tierline_drills.alerts.deliver import Receiver
-from tierline_drills.alerts.rules import Alert, Observed, Rules
+from tierline_drills.alerts.rules import Rules
 from tierline_drills.canary import Canaries
-from tierline_drills.errors import DrillError
+from tierline_drills.capacity import measure
 from tierline_drills.fleet import Fleet
 from tierline_drills.load import Load, collect_truth
 from tierline_drills.processes import Processes, free_ports, tierline_command
 from tierline_drills.proxy.client import ProxyClient
 from tierline_drills.records import CONTROL, EXPERIMENT, Count, Drill, Event, write_line
-from tierline_drills.responder import REGISTRY_EVERY, SERVING_EVERY, Responder
+from tierline_drills.recovery import Recovery
+from tierline_drills.responder import Responder
 from tierline_drills.responses import Desk, Response
 from tierline_drills.shop import MODEL, Shop, default_folder, make_registry, next_version, open_shop
 from tierline_serving.access.audit import AuditBroken, verify
-from tierline_serving.registry import DEFAULT_CHANNEL, Registry
+from tierline_serving.registry import Registry
 
 Settings = Mapping[str, Any]
+COMING_UP = 2.5  # seconds until a client process that was started calls
 PLAN = (
     ("edge-1", "edge", "edge"),
     ("edge-2", "edge", "edge"),
@@ -39,6 +40,12 @@ PLAN = (
     ("cloud-1", "cloud", "cloud"),
     ("cloud-2", "cloud", "standby"),
 )
+
+
+class Closing(Protocol):
+    """Something to be closed once; closing twice is fine."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +87,9 @@ class Session:
         self._events: TextIO | None = None
         self._lock = threading.Lock()
         self._responder: Responder | None = None
-        self._canaries: Canaries | None = None
-        self._seen = _Seen()
+        self.canaries: Canaries | None = None
+        self.recovery = Recovery(self)
+        self.at_end: list[Closing] = []  # what an action opened for as long as the drill lasts
 
     # -- life --------------------------------------------------------------------------------
 
@@ -120,11 +128,14 @@ class Session:
         """End every process, whatever happened."""
         if self._responder is not None:
             self._responder.stop()
-        if self._canaries is not None:
-            self._canaries.stop()
+        if self.canaries is not None:
+            self.canaries.stop()
         self.processes.close()
         for fleet in self.fleets.values():
+            fleet.processes.close()
             fleet.namespaces.close()
+        for thing in self.at_end:
+            thing.close()
         if self._events is not None:
             self._events.close()
             self._events = None
@@ -152,78 +163,6 @@ class Session:
         """Add to a counter of the report."""
         with self._lock:
             self.counts[name] = self.counts.get(name, 0.0) + value
-
-    # -- the responder's hands -----------------------------------------------------------------
-
-    def observed(self) -> Observed:
-        """Processes that ended, damage of the registry, who serves what."""
-        now, seen = self.now(), self._seen
-        if self.registry is not None and self.shop is not None:
-            if now - seen.looked >= REGISTRY_EVERY:
-                seen.looked = now
-                seen.damage = storage.damage(self.registry, self.shop.trust)
-            if now - seen.asked >= SERVING_EVERY:
-                seen.asked = now
-                seen.serving = {n: self.fleet.serving(n) for n in self._edges()}
-        return Observed(
-            ended=self.fleet.ended(),
-            silent=() if self._canaries is None else self._canaries.silent(),
-            registry=seen.damage,
-            serving=seen.serving,
-        )
-
-    def carry_out(self, response: Response, alert: Alert) -> str:
-        """Do what an alert asks for; returns a sentence. Raises TierlineError."""
-        match response:
-            case Response.RESTART:
-                return self._restart(alert.endpoints[0])
-            case Response.ROLL_BACK:
-                return self._roll_back(alert.bundle)
-            case Response.RESTORE:
-                return self._restore()
-            case Response.BY_CLIENTS:
-                return "left to the clients"
-
-    def _restart(self, name: str) -> str:
-        time.sleep(float(self.fleet_settings.get("restart_after", 1.0)))
-        self.fleet.start(name)
-        self.fleet.wait_ready(name)
-        self.tell("clear", f"{name} is ready again", (name,))
-        return f"restarted {name}"
-
-    def _roll_back(self, blamed: str) -> str:
-        if self.registry is None or self.shop is None:
-            raise DrillError("there is no registry to roll back in")
-        current = self.registry.read_channel(MODEL, DEFAULT_CHANNEL).current
-        if not current.endswith(blamed.rpartition("@")[2]):
-            return f"left alone: the channel does not name {blamed}"
-        place = self.registry.roll_back(MODEL, trust=self.shop.trust)
-        failed = [why for name in self._edges() if (why := self.fleet.load(name))]
-        if failed:
-            raise DrillError(f"rolled back to {place.name}, but {'; '.join(failed)}")
-        self.count("rolled_back", 1)
-        self.tell("restored", f"every edge node serves {place.name}", self._edges())
-        return f"rolled back to {place.name}, loaded by every edge node"
-
-    def _restore(self) -> str:
-        if self.registry is None or self.shop is None:
-            raise DrillError("there is no registry to restore")
-        known = frozenset(self._seen.published)
-        taken, refused = storage.restore_newest(
-            self.folder / "backups", self.registry, self.shop.trust
-        )
-        self.count("publishes_lost", storage.publishes_lost(self.registry, known))
-        self.count("backups_refused", len(refused))
-        self.tell("restored", f"the registry is back from {taken.name}")
-        return f"restored {taken.name}; {len(refused)} newer backup(s) refused"
-
-    def acknowledged(self) -> None:
-        """Remember which publishes were acknowledged until now."""
-        if self.registry is not None:
-            self._seen.published = storage.published(self.registry)
-
-    def _edges(self) -> tuple[str, ...]:
-        return tuple(name for name, node in self.fleet.nodes.items() if node.kind == "edge")
 
     # -- starting ------------------------------------------------------------------------------
 
@@ -272,18 +211,32 @@ class Session:
             truth.alias(made.id, "edge")
         place = self.folder / "truth.json"
         truth.save(place)
-        start = self.now() + 2.5  # seconds for the client processes to come up
+        start = self.now() + COMING_UP
         for group, fleet in self.fleets.items():
             settings = {
                 **self.load_settings,
                 "origin": self.origin,
                 "start": start,
+                "wall_origin": time.time() - self.now(),
                 "truth": str(place),
                 "histories": [list(history) for history in histories],
             }
+            if share := self.load_settings.pop("share", None):
+                self._set_load(settings, float(share))
             load = Load(self.processes, fleet, group, self.folder, settings)
             load.start()
             self.loads.append(load)
+
+    def _set_load(self, settings: dict[str, Any], share: float) -> None:
+        """Measure what the fleet carries, and load it with that share of it."""
+        folder = self.folder / "ramp"
+        folder.mkdir()
+        ramp = Load(self.processes, self.fleet, EXPERIMENT, folder, settings)
+        deadline = float(self.load_settings.get("deadline", 0.25))
+        carried = measure(ramp, deadline, settings["start"], self.now)
+        found = {"capacity": carried, "share": share, "rate": round(share * carried, 1)}
+        self.load_settings |= found
+        settings |= {**found, "start": self.now() + COMING_UP}
 
     def _start_responder(self) -> None:
         drill = self._drill()
@@ -293,14 +246,14 @@ class Session:
         self._responder = Responder(
             rules=Rules(slo=drill.slo, deadline=drill.deadline, tiers=drill.endpoints),
             desk=Desk(allowed=responses),
-            hands=self,
+            hands=self.recovery,
             logs=experiment.logs,
             tell=self.tell,
             now=self.now,
             receivers=tuple(Receiver(**one) for one in self.fleet_settings.get("receivers", ())),
         )
-        self._canaries = Canaries(self.fleet)
-        self._canaries.start()
+        self.canaries = Canaries(self.fleet)
+        self.canaries.start()
         self._responder.start()
 
     # -- the log -------------------------------------------------------------------------------
@@ -352,17 +305,6 @@ class Session:
             for name, value in sorted(self.counts.items()):
                 log.write(write_line(Count(name, float(value))) + "\n")
         return self.log_path
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What was last found of slow things."""
-
-    looked: float = float("-inf")
-    asked: float = float("-inf")
-    damage: str = ""
-    serving: dict[str, str] = field(default_factory=dict)
-    published: frozenset[str] = frozenset()
 
 
 def machine() -> dict[str, Any]:
