@@ -32,6 +32,7 @@ SOMETIMES = {
     "breaker half_open to closed",
     *(f"breaker opened by {why}" for why in ("consecutive", "rate", "slow", "probe")),
     "late result",
+    "escalation resumed",
     *(f"{kind} call where sheddable ones are shed" for kind in ("default", "critical")),
     "ejected",
     "panic",

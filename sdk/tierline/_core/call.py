@@ -235,9 +235,11 @@ class ScoreCall(CallState):
 
     def _can_be_followed(self, tier: TierState, now: float) -> bool:
         """Whether another attempt could be made, and paid for, after the one to be made now."""
-        if self._started + 1 >= self._fleet.config.retry.attempts or now < tier.budget.broke_until:
+        retry = self._fleet.config.retry
+        if self._started + 1 >= retry.attempts or now < tier.budget.broke_until:
             return False
-        if len(tier.endpoints) > 1 and tier.budget.affords(now):
+        here = len(tier.endpoints) > 1 and len(self._tried[tier.name]) + 1 < retry.per_tier
+        if here and tier.budget.affords(now):
             return True
         return any(other.budget.affords(now) for other in self._route if other is not tier)
 

@@ -20,7 +20,7 @@ from tierline._config import (
     Tier,
     TimeoutPolicy,
 )
-from tierline.testing.faults import draw_schedule
+from tierline.testing.faults import Fault, FaultKind, draw_schedule
 from tierline.testing.load import Load, draw_load, steady_load
 from tierline.testing.nodes import NodeProfile
 from tierline.testing.privacy import draw_field_policy
@@ -30,6 +30,7 @@ CHAOS = 4.0  # seconds of faults; everything is mended when they are over
 SETTLING = 14.0  # seconds after that, with some calls, in which everything must heal
 PAUSE = 1.0  # seconds between the two: what crashed is cold no more
 CALLS, SETTLING_CALLS, FINAL_CALLS = 28, 12, 6
+DOUBTERS, FINAL_DOUBTERS = 40, 12  # calls more, in scenarios whose edges are sure of nothing
 
 
 def run_seed(seed: int) -> Run:
@@ -44,7 +45,7 @@ def draw_plan(seed: int) -> Plan:
     governed = _governed(config.escalation, Random(f"{seed}/control"))
     config = replace(config, escalation=governed)
     endpoints = [endpoint.url for tier in config.tiers for endpoint in tier.endpoints]
-    return Plan(
+    plan = Plan(
         config=config,
         load=_draw_load(rng),
         faults=draw_schedule(rng, endpoints, until=CHAOS),
@@ -55,6 +56,41 @@ def draw_plan(seed: int) -> Plan:
         },
         prepare=rng.random() < 0.3,
         must_heal_by=CHAOS + PAUSE + SETTLING,
+    )
+    crowd = Random(f"{seed}/doubters")
+    return _doubtful(plan, crowd) if crowd.random() < 0.1 else plan
+
+
+def _doubtful(plan: Plan, rng: Random) -> Plan:
+    """The same with edges that are sure of nothing, and a cloud that is away after a while:
+    escalation begins, stops, and must begin again."""
+    config, endings = plan.config, CHAOS + PAUSE + SETTLING
+    kind = rng.choice((FaultKind.CUT, FaultKind.REFUSE, FaultKind.FREEZE, FaultKind.ERRORS))
+    away = tuple(
+        Fault(kind, endpoint.url, 1.5, CHAOS - 1.5)
+        for tier in config.tiers
+        if tier.kind == "cloud"
+        for endpoint in tier.endpoints
+    )
+    while_faults = steady_load(DOUBTERS / CHAOS, CHAOS)
+    in_the_end = steady_load(20.0, FINAL_DOUBTERS / 20.0, start=endings)
+    last = max(call.number for call in plan.load)
+    doubters = tuple(
+        replace(call, number=last + 1 + i, deadline=0.5)
+        for i, call in enumerate((*while_faults, *in_the_end))
+    )
+    edges = {e.url for tier in config.tiers if tier.kind == "edge" for e in tier.endpoints}
+    fixed = config.escalation.mode == "fixed"
+    ample = EscalationPolicy(budget=1.0, burst=10.0, ease_below=rng.choice((0.0, 0.2)))
+    return replace(
+        plan,
+        config=replace(config, escalation=ample if fixed else config.escalation),
+        load=(*plan.load, *doubters),
+        faults=(*plan.faults, *away),
+        profiles={
+            url: replace(profile, doubt=1.0) if url in edges else profile
+            for url, profile in plan.profiles.items()
+        },
     )
 
 

@@ -10,7 +10,7 @@ from random import Random
 
 from tierline._config import ClientConfig
 from tierline._exceptions import CallError, ConfigurationError
-from tierline.testing import answers, budgets
+from tierline.testing import answers, budgets, healing
 from tierline.testing.beliefs import BeliefWatch
 from tierline.testing.cancelling import give_up
 from tierline.testing.client import SimClock, SimulatedClient
@@ -37,7 +37,6 @@ from tierline.testing.whose import WHOSE
 CHAOS = 4.0  # seconds in which faults drawn by `simulate` begin and end
 QUIET = 1.0  # seconds after the last call: whatever is still out by then has leaked
 DEFAULT_CALLS = 40
-ONE_FALSE_TIMEOUT = 1
 
 
 # One's own property of a run: what is wrong with these outcomes, or None. Its name is the rule.
@@ -57,9 +56,7 @@ class Plan:
     faults: Schedule = ()
     profiles: Mapping[str, NodeProfile] = field(default_factory=dict)  # by URL
     prepare: bool = False  # fetch description and prior before the first call
-    # Calls begun later than this must be answered by a tier, but for one: a timeout taken from a
-    # measured quantile is wrong about once in a thousand.
-    must_heal_by: float | None = None
+    must_heal_by: float | None = None  # calls begun later find everything mended: see `healing`
     properties: tuple[Property, ...] = ()  # one's own, beside those that always hold
     command: str = "tierline simulate"  # what runs such a plan again, given seed and schedule
 
@@ -349,12 +346,10 @@ class _Simulation:
         by = self._plan.must_heal_by
         if by is None:
             return
-        late = [outcome for outcome in self._outcomes if outcome.call.at >= by]
-        failed = [o for o in late if o.answer is None or o.answer.tier == "client"]
-        if len(failed) > ONE_FALSE_TIMEOUT:
-            first = failed[0].answer or failed[0].error
-            message = f"{len(failed)} of the last {len(late)} calls failed: {first!r}"
-            self._watch.violated("what was mended heals", message)
+        for rule, message in healing.complaints(self._outcomes, by):
+            self._watch.violated(rule, message)
+        if healing.has_resumed(self._outcomes, by):
+            self._watch.seen["escalation resumed"] += 1
 
     def _grace(self, outcome: Outcome) -> float:
         """What stalls and a drifting clock may have cost this call."""

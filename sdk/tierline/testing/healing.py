@@ -1,0 +1,65 @@
+"""What must be true in the end: with every fault mended, calls are answered and escalated again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tierline.testing.answers import Complaint
+from tierline.testing.budgets import WINDOW
+from tierline.testing.outcome import Outcome
+
+ONE_FALSE_TIMEOUT = 1
+FORGOTTEN = WINDOW + 1.3  # seconds after which a budget remembers nothing, clocks and buckets apart
+SPELL = 8  # refusals in a row that no half-open breaker, and no raised threshold, explains
+REFUSED = "escalation_refused: "
+# What healthy endpoints, a full budget and time enough leave no reason for.
+GROUNDLESS = frozenset(REFUSED + why for why in ("breaker", "threshold", "deadline"))
+
+
+def complaints(outcomes: Sequence[Outcome], by: float) -> Iterator[Complaint]:
+    """Everything that has not healed. Calls begun at ``by`` or later must be answered by a tier,
+    but for one (a timeout taken from a measured quantile is wrong about once in a thousand); and
+    the doubtful ones among them go to the cloud."""
+    late = [outcome for outcome in outcomes if outcome.call.at >= by]
+    failed = [o for o in late if o.answer is None or o.answer.tier == "client"]
+    if len(failed) > ONE_FALSE_TIMEOUT:
+        first = failed[0].answer or failed[0].error
+        message = f"{len(failed)} of the last {len(late)} calls failed: {first!r}"
+        yield "what was mended heals", message
+    stuck = _refused_for_ever(late, sorted(_escalations(outcomes)))
+    if len(stuck) >= SPELL:
+        message = f"{len(stuck)} calls were refused and none escalated: {stuck[0].answer!r}"
+        yield "escalation resumes", message
+
+
+def has_resumed(outcomes: Sequence[Outcome], by: float) -> bool:
+    """Whether escalations were refused before ``by`` and one was answered since."""
+    refused = any(_is_refused(outcome) for outcome in outcomes if outcome.call.at < by)
+    late = (outcome for outcome in outcomes if outcome.call.at >= by)
+    return refused and any(
+        a.kind == "escalation" and a.outcome == "ok" for o in late for a in o.attempts
+    )
+
+
+def _refused_for_ever(late: Sequence[Outcome], escalations: Sequence[float]) -> list[Outcome]:
+    """The late calls that were refused though nobody had been escalated for as long as any budget
+    remembers: nothing was spent, so that nothing but a belief can have stood in their way."""
+    return [
+        outcome
+        for outcome in late
+        if _is_refused(outcome)
+        and not any(outcome.began - FORGOTTEN < at < outcome.began for at in escalations)
+    ]
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    reason = "" if outcome.answer is None else outcome.answer.reason
+    return reason.partition("; ")[0] in GROUNDLESS
+
+
+def _escalations(outcomes: Sequence[Outcome]) -> Iterator[float]:
+    """When each attempt to escalate was made."""
+    for outcome in outcomes:
+        for attempt in outcome.attempts:
+            if attempt.kind == "escalation":
+                yield outcome.began + attempt.started

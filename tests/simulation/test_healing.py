@@ -1,0 +1,85 @@
+"""In the end, with every fault mended: calls are answered by a tier, doubtful ones by the cloud."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tierline import Answer, Attempt
+from tierline.testing import Outcome, PlannedCall, draw_plan, run_plan
+from tierline.testing.healing import SPELL, complaints, has_resumed
+
+BY = 20.0  # seconds
+KEPT = Attempt(1, "first", "edge", "http://edge-1", 0.0, 0.004, "ok")
+SENT = Attempt(2, "escalation", "cloud", "http://cloud-1", 0.004, 0.03, "ok")
+DOUBTFUL_SEED = 9  # its edges are sure of nothing, its cloud is away from 1.5 s to 4 s
+
+
+def doubtful(at: float, reason: str, *attempts: Attempt, tier: str = "edge") -> Outcome:
+    answer = Answer(
+        np.zeros(1, np.float32),
+        None,
+        tier=tier,
+        bundle="v1@000000000000",
+        quality="degraded",
+        reason=reason,
+        uncertainty=0.9,
+        attempts=(KEPT, *attempts),
+        elapsed=0.004,
+    )
+    return Outcome(PlannedCall(number=1, at=at, history=(1,)), at, at + 0.004, answer, None)
+
+
+def refused(at: float, why: str) -> Outcome:
+    return doubtful(at, f"escalation_refused: {why}")
+
+
+def rules(*outcomes: Outcome) -> set[str]:
+    return {rule for rule, _ in complaints(outcomes, BY)}
+
+
+@pytest.mark.parametrize("why", ["breaker", "threshold", "deadline", "breaker; reduced_view"])
+def test_refusals_without_an_end_and_without_a_ground_are_found(why: str) -> None:
+    spell = [refused(BY + 0.1 * i, why) for i in range(SPELL)]
+    assert rules(*spell) == {"escalation resumes"}
+    assert rules(*spell[1:]) == set()
+
+
+def test_a_budget_that_is_spent_is_a_ground() -> None:
+    assert rules(*(refused(BY + 0.1 * i, "budget") for i in range(50))) == set()
+
+
+@pytest.mark.parametrize(("before", "found"), [(1.0, False), (12.0, True)])
+def test_one_escalation_lately_shows_that_they_are_sent(before: float, found: bool) -> None:
+    sent = doubtful(BY - before, "escalated", SENT)
+    spell = [refused(BY + 0.01 * i, "threshold") for i in range(SPELL)]
+    assert ("escalation resumes" in rules(sent, *spell)) is found
+
+
+def test_what_was_refused_before_everything_was_mended_is_no_complaint() -> None:
+    assert rules(*(refused(BY - 5.0 + 0.1 * i, "breaker") for i in range(40))) == set()
+
+
+def test_one_late_call_may_fail_and_two_may_not() -> None:
+    fallback = doubtful(BY, "last_good_answer: timed_out", tier="client")
+    assert rules(fallback) == set()
+    assert rules(fallback, fallback) == {"what was mended heals"}
+
+
+def test_resumed_means_refused_before_and_escalated_after() -> None:
+    early, late = refused(BY - 1.0, "breaker"), doubtful(BY + 1.0, "escalated", SENT)
+    assert has_resumed([early, late], BY)
+    assert not has_resumed([early], BY)
+    assert not has_resumed([late], BY)
+
+
+def test_escalations_resume_in_a_doubtful_scenario_and_only_when_the_cloud_is_back() -> None:
+    plan = draw_plan(DOUBTFUL_SEED)
+    assert run_plan(plan, seed=DOUBTFUL_SEED).seen["escalation resumed"]
+    for_ever = tuple(
+        fault._replace(length=30.0) if "cloud" in fault.target else fault for fault in plan.faults
+    )
+    run = run_plan(replace(plan, faults=for_ever), seed=DOUBTFUL_SEED)
+    assert not run.seen["escalation resumed"]
