@@ -58,7 +58,7 @@ def cut(nodes: list[str]) -> str:
     for node in nodes:
         for stream in ("upstream", "downstream"):
             toxic = {"name": f"cut_{stream}", "type": "timeout", "stream": stream}
-            _proxy().add(node, {**toxic, "attributes": {"timeout": 0}})
+            current().chaos.add(node, {**toxic, "attributes": {"timeout": 0}})
     return f"cut {nodes}"
 
 
@@ -89,7 +89,7 @@ def add_toxic(
     session = current()
     session.tell("inject", f"{type} {attributes or {}} on {node} ({stream})", (node,))
     toxic = {"type": type, "stream": stream, "toxicity": toxicity, "attributes": attributes or {}}
-    _proxy().add(node, toxic)
+    current().chaos.add(node, toxic)
     return f"{type} on {node}"
 
 
@@ -97,15 +97,22 @@ def take_down(node: str) -> str:
     """Nobody listens at a node's address any more: connections are refused (proxied nodes)."""
     session = current()
     session.tell("inject", f"take down {node}", (node,))
-    _proxy().enable(node, enabled=False)
+    current().chaos.enable(node, enabled=False)
     return f"took down {node}"
+
+
+def come_back(node: str) -> str:
+    """What was taken down is listened at again, with whatever toxics are there (proxied nodes)."""
+    current().tell("note", f"{node} is listened at again", (node,))
+    current().chaos.enable(node, enabled=True)
+    return f"{node} is back"
 
 
 def mend_network(nodes: list[str], quietly: bool = False) -> str:
     """Take every toxic away and let the proxies listen."""
     session = current()
     for node in nodes:
-        _proxy().clear(node)
+        current().chaos.clear(node)
     if not quietly:
         session.tell("clear", f"network of {', '.join(nodes)} mended", tuple(nodes))
     return f"mended {nodes}"
@@ -271,10 +278,3 @@ def _registry() -> Registry:
     if registry is None:
         raise DrillError("this drill has no registry: set fleet.registry")
     return registry
-
-
-def _proxy() -> Any:
-    proxy = current().proxy
-    if proxy is None:
-        raise DrillError("this drill has no chaos proxy: name nodes in fleet.proxied")
-    return proxy

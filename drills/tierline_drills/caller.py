@@ -50,7 +50,7 @@ def client_config(plan: Mapping[str, Any]) -> tierline.ClientConfig:
         for tier in plan["tiers"]
         if tier["urls"]
     )
-    given = dict(plan.get("client", {}))
+    given = {name: one for name, one in plan.get("client", {}).items() if one is not None}
     health = given.get("health") or {}
     if health.get("golden"):
         given["health"] = {**health, "golden": Path(health["golden"])}
@@ -202,7 +202,10 @@ class Caller:
         for state in client._fleet.endpoints():
             served = state.models.get(model)
             breaker = "closed" if served is None else served.breaker.state.value
-            believed = (breaker, state.standing.is_out(model, now))
+            is_out = state.standing.is_out(model, now)
+            if served is not None and not is_out:  # or all who serve its bundle are left out
+                is_out = client._fleet.semantic.shuns(model, served.bundle, now)
+            believed = (breaker, is_out)
             if self._beliefs.get(state.url, self._unsaid) != believed:
                 self._beliefs[state.url] = believed
                 name = self._names.get(state.url, state.url)

@@ -7,10 +7,10 @@ import gzip
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 from tierline.cli import EXIT_DONE, EXIT_REFUSED
 from tierline_drills.errors import BadExperiment, DrillError
@@ -19,6 +19,7 @@ from tierline_drills.kubernetes import chaos_mesh
 from tierline_drills.page import Chapter, page
 from tierline_drills.prediction import predicted
 from tierline_drills.records import Line, Log, read_log, write_line
+from tierline_drills.repeats import pooled
 from tierline_drills.report import Report
 from tierline_drills.report import report as report_of
 from tierline_drills.runner import Journal, Runner, passed
@@ -74,11 +75,22 @@ def _tell(options: argparse.Namespace, logs: Sequence[Path]) -> None:
     write_page(options.out / "index.html", options.title, loaded, reports)
     say(f"page: {options.out / 'index.html'}")
     if options.json is not None:
-        named: dict[str, object] = {log.stem: one for log, one in zip(logs, reports, strict=True)}
+        named: dict[str, Any] = {log.stem: one for log, one in zip(logs, reports, strict=True)}
+        named |= _pooled(named)
         controls = [one for one in reports if one["drill"]["negative"]]
         named["negative_controls"] = len(controls)
         named["negative_controls_that_passed"] = sum(one["passed"] for one in controls)
         options.json.write_text(json.dumps(named) + "\n", encoding="utf-8")
+
+
+def _pooled(named: Mapping[str, Report]) -> dict[str, Report]:
+    """Of each drill that ran several times, all runs as one report, under the drill's own name."""
+    runs: dict[str, list[Report]] = {}
+    for name, one in named.items():
+        stem, _, number = name.rpartition("-")
+        if stem and number.isdigit():
+            runs.setdefault(stem, []).append(one)
+    return {stem: pooled(ones) for stem, ones in runs.items()}
 
 
 def _places(names: Sequence[Path]) -> list[Path]:
@@ -257,6 +269,11 @@ def sentence(found: Report) -> str:
     kind += " (simulated)" if drill["predicted"] else ""
     verdict = "passed" if found["passed"] else "FAILED"
     lines = [f"{drill['title']}{kind}: {verdict}"]
+    if (load := found["load"])["capacity"]:
+        lines.append(
+            f"  {load['rate']:g} calls a second, {load['share']:.0%} of the {load['capacity']:.0f} "
+            "that the fleet carries"
+        )
     for row in found["bars"]:
         value = "not measured" if row["value"] is None else f"{row['value']:.4g}"
         lines.append(f"  {'holds ' if row['holds'] else 'MISSED'}  {row['bar']}   ({value})")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tierline_drills.records import Call, Drill, Log
 from tierline_drills.statistics import percentile, provable, wilson
-from tierline_drills.timeline import is_good
+from tierline_drills.timeline import Timeline, is_good
 
 MONTH = 30 * 24 * 3600.0  # seconds an error budget is counted over
 PAID = frozenset({"retry", "hedge", "failover"})  # attempts beyond what was asked
@@ -65,6 +65,21 @@ def ratio(calls: Sequence[Call]) -> float | None:
     return len(attempts) / asked if asked else None
 
 
+def by_class(calls: Sequence[Call], drill: Drill) -> Figures:
+    """The availability of each class of calls."""
+    kinds = sorted({call.criticality for call in calls})
+    return {
+        kind: availability([call for call in calls if call.criticality == kind], drill)
+        for kind in kinds
+    }
+
+
+def goodput(calls: Sequence[Call], drill: Drill, seconds: float) -> float | None:
+    """Calls a second that were answered rightly, in time and at the quality intended."""
+    good = sum(is_good(call, drill.deadline) and call.quality in FULL for call in calls)
+    return good / seconds if seconds > 0 else None
+
+
 def latencies(calls: Sequence[Call]) -> Figures:
     """Seconds from when calls were due to their ends: median, p99, p99.9, the longest, and how many
     took longer than SLOW."""
@@ -108,8 +123,9 @@ def quality(calls: Sequence[Call]) -> Figures:
     }
 
 
-def safety(log: Log, calls: Sequence[Call]) -> Figures:
-    """What must be 0: wrong answers that reached a caller, and what was counted elsewhere."""
+def safety(log: Log, calls: Sequence[Call], line: Timeline) -> Figures:
+    """What must be 0: wrong answers that reached a caller, in all and of the calls that were due
+    once every client had noticed; and what was counted elsewhere."""
     counted: Figures = {name: None for name in SAFETY}
     for count in log.counts:
         if count.name in counted:
@@ -121,6 +137,9 @@ def safety(log: Log, calls: Sequence[Call]) -> Figures:
     return {
         "wrong_answers": sum(wrong.values()),
         "wrong": dict(wrong),
+        "wrong_once_detected": None
+        if line.all_detected is None
+        else sum(bool(call.wrong) and call.due > line.all_detected for call in calls),
         "mislabelled": unlabelled,
         **counted,
     }

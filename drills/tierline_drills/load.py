@@ -101,11 +101,13 @@ class Load:
         health = client.get("health")
         if health and health.get("golden"):  # of the bundle that a kind of node serves
             client["health"] = {**health, "golden": str(self._golden[health["golden"]])}
+        version = self._settings.get("version")
         return {
             "rate": 40.0,
             "deadline": 0.25,
             "clients": len(self.names),
             **self._settings,
+            "version": self._fleet.shop.version if version == "shop" else version,
             "group": self.group,
             "client": client,
             "model": MODEL,

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tierline_drills.repeats import pooled
+
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:1050px;margin:2em auto;padding:0 1em;color:#222}
 h1{font-size:1.5em}h2{font-size:1.2em;margin-top:2em;border-top:1px solid #ddd;padding-top:1em}
@@ -73,9 +75,11 @@ def _chapter(chapter: Chapter) -> str:
     drill = found["drill"]
     parts = [
         f"<h2 id='{_e(drill['id'])}'>{_e(drill['title'])}</h2><p>{_e(drill['hypothesis'])}</p>",
+        _load(found),
         _bars(found),
         _picture(chapter.picture, drill["title"]),
         _recovery(chapter),
+        _repeats(chapter),
         _phases(found),
         _safety(found),
         _events(found),
@@ -87,6 +91,16 @@ def _chapter(chapter: Chapter) -> str:
             f"{_e('; '.join(missed) or 'nothing')}.</p>"
         )
     return "".join(parts)
+
+
+def _load(found: Report) -> str:
+    load = found["load"]
+    if not load["capacity"]:
+        return ""
+    return (
+        f"<p>{_number(load['rate'])} calls a second: {_percent(load['share'], 0)} of the "
+        f"{_number(load['capacity'])} that this fleet carried, measured before.</p>"
+    )
 
 
 def _bars(found: Report) -> str:
@@ -129,6 +143,29 @@ def _recovery(chapter: Chapter) -> str:
         rows.append(f"<tr><td>{label}</td>{''.join(cells)}</tr>")
     head = "".join(f"<th>{name}</th>" for name in ["since the fault", *heads])
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _repeats(chapter: Chapter) -> str:
+    """Each run's figures, and the rates over all of their calls."""
+    if not chapter.repeats:
+        return ""
+    found = pooled([dict(one) for one in (chapter.report, *chapter.repeats)])
+    heads = ["figure", *(f"run {i + 1}" for i in range(found["repeats"]))]
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    rows = [
+        f"<tr><td>{_e(name)}</td>"
+        + "".join(f"<td class='n'>{_number(value)}</td>" for value in values)
+        + "</tr>"
+        for name, values in found["values"].items()
+    ]
+    available = found["availability"]
+    low, high = available["any_interval"]
+    text = (
+        f"<p>All {found['repeats']} runs: {available['failed']} of {available['offered']} calls "
+        f"failed; answered {_percent(available['any'], 3)}, 95 % interval {_percent(low, 3)} to "
+        f"{_percent(high, 3)}; {found['passed_runs']} runs held every bar.</p>"
+    )
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>{text}"
 
 
 def _phases(found: Report) -> str:

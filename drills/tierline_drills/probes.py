@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tierline_drills import storage
 from tierline_drills.control import current
-from tierline_drills.records import EXPERIMENT, Call
+from tierline_drills.records import Call
 from tierline_drills.responder import Tail
 from tierline_drills.timeline import is_good
 
@@ -45,7 +43,6 @@ def serving(node: str) -> str:
 
 def _recent(seconds: float) -> list[Call]:
     session = current()
-    experiment: Any = next(load for load in session.loads if load.group == EXPERIMENT)
     since = session.now() - seconds
-    calls = [call for path in experiment.logs for call in Tail(path).calls()]
+    calls = [call for path in session.load.logs for call in Tail(path).calls()]
     return [call for call in calls if call.ended >= since]

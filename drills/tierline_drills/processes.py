@@ -1,8 +1,8 @@
-"""The drill's processes: every one is started here, and none outlives the drill.
+"""Processes of a drill, or of a demo: every one is started here, and none outlives its owner.
 
 Four nets, one under the other: ``close``, ``atexit``, a process group of its own for each (so that
 its children end with it), and, on Linux, the kernel's parent-death signal, which holds even when
-the drill itself is killed with SIGKILL. That signal is sent when the *thread* that started a
+the owner itself is killed with SIGKILL. That signal is sent when the *thread* that started a
 process ends, so one thread, which lives as long as the processes, starts them all.
 """
 
@@ -21,14 +21,18 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
 
 from tierline_drills.errors import DrillError
 
 READY_TIMEOUT = 120.0  # seconds a server may take to load and compile its kernels
 STOP_TIMEOUT = 10.0  # seconds a process may take to leave before it is killed
 POLL = 0.05
+STDERR = 2  # the file descriptor: stdout is for results
 
 # Runs before the command, in its process: dies with its parent (PR_SET_PDEATHSIG = 1), then execs.
+# A wrapper and not preexec_fn: that one may deadlock in a process that has threads.
 GUARD = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -40,7 +44,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Processes:
-    """What runs now, by name."""
+    """What runs now, by name. Leaving the ``with`` block ends it all."""
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
@@ -51,23 +55,40 @@ class Processes:
 
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
-    ) -> None:
-        """Start ``command`` with its output in ``<name>.log``. From any thread."""
-        self._starter.submit(self._start, name, command, environment).result()
+    ) -> int:
+        """Start ``command`` with its output in ``<name>.log``; returns its process id. From any
+        thread."""
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self._starter.submit(self._spawn, name, command, environment, log).result()
+        return self._running[name].pid
 
-    def _start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None
+    def show(self, name: str, command: Sequence[str]) -> None:
+        """Run ``command`` to its end with its output on our stderr, as for a step whose progress is
+        watched. Raises DrillError when it fails."""
+        self._starter.submit(self._spawn, name, command, None, None).result()
+        try:
+            code = self._running[name].wait()
+        finally:
+            self.kill(name)
+        if code != 0:
+            raise DrillError(f"{name} ended with exit code {code}: {' '.join(command)}")
+
+    def _spawn(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None,
+        output: IO[bytes] | None,
     ) -> None:
         guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]
-        with (self.logs / f"{name}.log").open("ab") as log:
-            self._running[name] = subprocess.Popen(
-                guarded,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,  # Ctrl-C reaches the drill, which ends it in order
-            )
+        self._running[name] = subprocess.Popen(
+            guarded,
+            stdin=subprocess.DEVNULL,
+            stdout=output or STDERR,
+            stderr=subprocess.STDOUT if output else None,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,  # own group: Ctrl-C reaches the owner, which ends it in order
+        )
 
     def is_alive(self, name: str) -> bool:
         """Whether it runs (or stands still)."""
@@ -140,6 +161,17 @@ class Processes:
             self.kill(name)
         atexit.unregister(self.close)
         self._starter.shutdown(wait=False)  # what it started has ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def tail(self, name: str, lines: int = 15) -> str:
         """The end of a process's output."""

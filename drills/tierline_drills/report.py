@@ -21,6 +21,7 @@ def report(log: Log) -> Report:
     fault = next(((a, b) for name, a, b in spans if name == "fault"), None)
     document: Report = {
         "drill": {name: getattr(drill, name) for name in type(drill).__dataclass_fields__},
+        "load": _load(log),
         "timeline": _timeline(log, line),
         "recovery": _recovery(log, line),
         "availability": figures.availability(calls, drill),
@@ -29,7 +30,8 @@ def report(log: Log) -> Report:
         "phases": _phases(log, calls, spans),
         "budget": figures.budget(calls, drill, fault),
         "quality": figures.quality(calls),
-        "safety": figures.safety(log, calls),
+        "safety": figures.safety(log, calls, line),
+        "beliefs": _beliefs(log, line),
         "counts": _counts(log),
         "targets": _targets(log, calls, fault),
         "control": _control(log, calls, control),
@@ -37,11 +39,19 @@ def report(log: Log) -> Report:
         "rolled_back": [event.label for event in log.events if event.kind == "rollback"],
         "responses": [event.label for event in log.events if event.kind == "response"],
     }
+    document["overload"] = _overload(document["phases"])
     document["bars"] = judged(document, drill.bars)
     held = all(row["holds"] for row in document["bars"])
     invalid = document["control"].get("invalid", False)
     document["passed"] = held and not document["stopped"] and not invalid
     return document
+
+
+def _load(log: Log) -> Report:
+    """Calls a second; and of what the fleet carried that is which share, where it was measured."""
+    settings = log.drill.settings.get("load", {})
+    measured = {name: settings.get(name) for name in ("capacity", "share")}
+    return {"rate": settings.get("rate", log.drill.rate), **measured}
 
 
 def _timeline(log: Log, line: Timeline) -> Report:
@@ -112,8 +122,24 @@ def _phases(log: Log, calls: Sequence[Call], spans: Sequence[tuple[str, float, f
             "availability": figures.availability(some, log.drill),
             "amplification": figures.amplification(some),
             "quality": figures.quality(some),
+            "classes": figures.by_class(some, log.drill),
+            "goodput": figures.goodput(some, log.drill, end - begin),
         }
     return found
+
+
+def _overload(spans: Report) -> Report:
+    """Goodput in the fault ÷ goodput before it."""
+    before, during = (spans.get(name, {}).get("goodput") for name in ("before", "fault"))
+    return {"kept": during / before if before and during is not None else None}
+
+
+def _beliefs(log: Log, line: Timeline) -> Report:
+    """How often, since the injection, a client opened a breaker, or took an endpoint out."""
+    since = [b for b in log.beliefs if line.inject is not None and b.at >= line.inject]
+    ours = [belief for belief in since if belief.group == EXPERIMENT]
+    opened = sum(belief.breaker == "open" for belief in ours)
+    return {"opened": opened, "taken_out": sum(belief.out for belief in ours)}
 
 
 def _counts(log: Log) -> Report:

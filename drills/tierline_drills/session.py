@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from tierline_drills import lies
 from tierline_drills.alerts.deliver import Receiver
 from tierline_drills.alerts.rules import Rules
 from tierline_drills.canary import Canaries
 from tierline_drills.capacity import measure
+from tierline_drills.errors import DrillError
 from tierline_drills.fleet import Fleet
 from tierline_drills.load import Load, collect_truth
 from tierline_drills.processes import Processes, free_ports, tierline_command
@@ -147,6 +149,18 @@ class Session:
         """The fleet that is broken."""
         return self.fleets[EXPERIMENT]
 
+    @property
+    def load(self) -> Load:
+        """The clients of the fleet that is broken."""
+        return next(load for load in self.loads if load.group == EXPERIMENT)
+
+    @property
+    def chaos(self) -> ProxyClient:
+        """The proxy before named nodes. Raises DrillError when there is none."""
+        if self.proxy is None:
+            raise DrillError("this drill has no chaos proxy: name nodes in fleet.proxied")
+        return self.proxy
+
     def now(self) -> float:
         """Seconds since the drill's origin."""
         return time.monotonic() - self.origin
@@ -224,6 +238,8 @@ class Session:
             if share := self.load_settings.pop("share", None):
                 self._set_load(settings, float(share))
             load = Load(self.processes, fleet, group, self.folder, settings)
+            names = {f"{n.name}{lies.NAMES}": n.host for n in fleet.nodes.values() if n.is_named}
+            lies.tell(load.lies, names=names, pinned=settings.get("pinned"))
             load.start()
             self.loads.append(load)
 
@@ -242,12 +258,11 @@ class Session:
         drill = self._drill()
         allowed = self.fleet_settings.get("responses")
         responses = frozenset(Response if allowed is None else map(Response, allowed))
-        experiment = next(load for load in self.loads if load.group == EXPERIMENT)
         self._responder = Responder(
             rules=Rules(slo=drill.slo, deadline=drill.deadline, tiers=drill.endpoints),
             desk=Desk(allowed=responses),
             hands=self.recovery,
-            logs=experiment.logs,
+            logs=self.load.logs,
             tell=self.tell,
             now=self.now,
             receivers=tuple(Receiver(**one) for one in self.fleet_settings.get("receivers", ())),

@@ -33,6 +33,11 @@ class Shop:
     public: Path
 
     @property
+    def version(self) -> str:
+        """What the bundles of both tiers share, and a call may be pinned to."""
+        return self.edge.name.removeprefix(f"{MODEL}-").rpartition("-")[0]
+
+    @property
     def trust(self) -> Trust:
         """What signed the bundles is trusted, nothing else is."""
         return Trust.from_files([self.public])

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from tierline import BundleRefused, ConfigurationError
+from tierline_drills import lies
 from tierline_drills.errors import DrillError
+from tierline_drills.processes import tierline_command
 from tierline_serving.backup import back_up, restore
 from tierline_serving.bundle import open_bundle
 from tierline_serving.registry import BUNDLES, Registry
@@ -108,12 +110,26 @@ def publish_when_full(
 
     The limit is the kernel's (RLIMIT_FSIZE): a write beyond it fails as one on a full disk does,
     and no root is needed. The signal that would end the process is ignored by Python."""
+    line = _publishing(registry, bundle, public)
+    return _refused([sys.executable, "-c", LIMIT, str(room), *line], "the disk was full")
+
+
+def publish_on_broken_disk(registry: Registry, bundle: Path, public: Path, told: Path) -> str:
+    """Let a process that is lied to by the file ``told`` publish a bundle; returns what it said.
+    Raises DrillError when it succeeded all the same."""
+    line = lies.command(told, _publishing(registry, bundle, public))
+    return _refused(line, "the disk had I/O errors")
+
+
+def _publishing(registry: Registry, bundle: Path, public: Path) -> list[str]:
     arguments = ["registry", "publish", str(bundle), "--root", str(registry.root)]
-    line = [sys.executable, "-m", "tierline.cli", *arguments, "--trust", str(public)]
-    limited = [sys.executable, "-c", LIMIT, str(room), *line]
-    done = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=60)
+    return tierline_command(*arguments, "--trust", str(public))
+
+
+def _refused(line: list[str], why: str) -> str:
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode == 0:
-        raise DrillError("a publish succeeded though the disk was full")
+        raise DrillError(f"a publish succeeded though {why}")
     return done.stderr.strip()
 
 

@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Never
 
 from faults import Director, Event, Fault
-from fleet import Fleet, FleetError, answers, free_ports, tierline_command
 from load import Load, Outcome, Plan
 from progress import bar, say
 from relay import Relay
 from report import PASSES, Figures, answers_again, draw, figures_of, table_of, timeline_of
 from rich.console import Console
 from shop import MODEL, Shop, train, visits_of
+
+from tierline_drills import DrillError
+from tierline_drills.processes import Processes, answers, free_ports, tierline_command
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 1, 3, 130, 143
 TICK = 0.1  # seconds between two looks at the load
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted; every process has ended")
         return EXIT_INTERRUPTED
-    except FleetError as error:
+    except DrillError as error:
         say(str(error))
         return EXIT_FAILED
     if options.json == "-":
@@ -78,7 +80,7 @@ def _demo(options: argparse.Namespace) -> Figures:
     name = f"{data.stem}" if data else f"seed-{options.seed}"
     work = (Path(options.work) / name).resolve()
     with ExitStack() as stack:
-        fleet = stack.enter_context(Fleet(work / "logs"))
+        fleet = stack.enter_context(Processes(work / "logs"))
         say(f"1/4 training both models into {work} (finished steps are kept)")
         shop = train(fleet, work, data, options.seed)
         visits = visits_of(shop.data, options.calls, options.seed)
@@ -107,7 +109,7 @@ def _demo(options: argparse.Namespace) -> Figures:
     return figures
 
 
-def _start_all(fleet: Fleet, shop: Shop, servers: Servers) -> None:
+def _start_all(fleet: Processes, shop: Shop, servers: Servers) -> None:
     names = ("edge-1", "edge-2", "cloud")
     for name, port in zip(names, servers.ports, strict=True):
         fleet.start(name, _serve(name, shop, port))
@@ -123,7 +125,7 @@ def _serve(name: str, shop: Shop, port: int) -> list[str]:
     return tierline_command(kind, "serve", str(bundle), *options)
 
 
-def _director(fleet: Fleet, shop: Shop, servers: Servers, calls: int) -> Director:
+def _director(fleet: Processes, shop: Shop, servers: Servers, calls: int) -> Director:
     """The cloud is cut for a quarter of the calls; then one edge node is killed half way."""
 
     def bring_back() -> None:

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet import Fleet, tierline_command
 from load import Visit
 
 from tierline_cloud.data import group_users, leave_one_out, read_interactions
+from tierline_drills.processes import Processes, tierline_command
 
 MODEL = "shop"
 QUICK_MINUTES = 3.0  # bounds the training of a generated shop on a slow machine
@@ -25,11 +25,11 @@ class Shop:
     public_key: Path
 
 
-def train(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
+def train(fleet: Processes, work: Path, data: Path | None, seed: int) -> Shop:
     """Train both models into ``work`` (what an earlier run finished is kept) and find the bundles.
 
     Without ``data`` the shop is generated from ``seed`` and the quick recipe is used; with it the
-    full one. Raises FleetError when the training fails.
+    full one. Raises DrillError when the training fails.
     """
     quick = ["--synthetic", "--recipe", "quick", "--max-minutes", str(QUICK_MINUTES)]
     source = quick if data is None else [str(data)]
@@ -37,10 +37,10 @@ def train(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
     private, public = work / "signing.key", work / "signing.pub"
     if not public.exists():
         keys = ["--key", str(private), "--public", str(public)]
-        fleet.run("key generation", tierline_command("bundle", "keygen", *keys))
+        fleet.show("key generation", tierline_command("bundle", "keygen", *keys))
     made = ["--out", str(run), "--key", str(private), "--json", str(result)]
     named = ["--model", MODEL, "--seed", str(seed)]
-    fleet.run("training", tierline_command("train", *source, *made, *named))
+    fleet.show("training", tierline_command("train", *source, *made, *named))
     document = json.loads(result.read_text(encoding="utf-8"))
     return Shop(
         edge_bundle=Path(document["bundles"]["edge"]),

@@ -13,7 +13,7 @@ from tierline_drills import figures
 from tierline_drills.records import CONTROL, EXPERIMENT, Belief, Count, Event, Log
 from tierline_drills.report import report
 from tierline_drills.statistics import percentile, provable, wilson
-from tierline_drills.timeline import timeline
+from tierline_drills.timeline import Timeline, timeline
 
 
 def test_the_six_instants_of_a_crash_are_found() -> None:
@@ -74,7 +74,7 @@ def test_availability_counts_late_failed_and_wrong_calls_as_bad() -> None:
     found = figures.availability(calls, logs.DRILL)
     assert (found["any"], found["full"]) == (0.4, 0.2)
     assert (found["failed"], found["late"]) == (1, 1)
-    assert figures.safety(Log(logs.DRILL), calls)["wrong_answers"] == 1
+    assert figures.safety(Log(logs.DRILL), calls, Timeline())["wrong_answers"] == 1
 
 
 def test_a_retry_amplifies_and_an_escalation_does_not() -> None:
@@ -98,7 +98,7 @@ def test_the_budget_is_a_share_of_what_a_month_allows() -> None:
 def test_what_was_not_counted_is_not_zero() -> None:
     log = logs.crash()
     log.counts.append(Count("forbidden_bytes", 0.0))
-    found = figures.safety(log, log.calls)
+    found = figures.safety(log, log.calls, timeline(log))
     assert found["forbidden_bytes"] == 0.0
     assert found["audit_gaps"] is None
 

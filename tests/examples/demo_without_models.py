@@ -10,12 +10,13 @@ sys.path[:0] = [str(HERE.parents[1] / "examples" / "shop_demo"), str(HERE)]
 
 import run  # noqa: E402
 from fake_tier import N_ITEMS  # noqa: E402
-from fleet import Fleet  # noqa: E402
 from load import Visit  # noqa: E402
 from shop import Shop  # noqa: E402
 
+from tierline_drills.processes import Processes  # noqa: E402
 
-def no_training(fleet: Fleet, work: Path, data: Path | None, seed: int) -> Shop:
+
+def no_training(fleet: Processes, work: Path, data: Path | None, seed: int) -> Shop:
     return Shop(edge_bundle=work, cloud_bundle=work, data=work, public_key=work)
 
 
