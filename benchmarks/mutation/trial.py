@@ -92,20 +92,22 @@ class Tests:
 
     def stages(self, place: Place) -> Iterator[Stage]:
         """What is run against a mutant, till something notices it. Short tests that reach it and
-        little else come first, those that do not reach it, as far as it was seen, come last."""
-        lines = set(range(place.first, place.last + 1))
-        everywhere = bool(lines & self._imported.get(place.module, set()))
-        near: list[str] = []
-        far: list[str] = []
-        for name in self.seconds:
-            if name == SEEDS_TEST:
-                continue
-            modules = self._reached.get(name, {})
-            reaches = bool(modules.get(place.module)) if everywhere else False
-            reaches = reaches or bool(lines & modules.get(place.module, set()))
-            (near if reaches else far).append(name)
-        near.sort(key=self._worth)
-        far.sort(key=self._worth)
+        little else come first; then the seeds; then what may reach it unseen: tests beside those in
+        one file, whose fixture may have done it, tests that work in other processes, and, where the
+        place is passed at import, all. A file that never comes by the place cannot tell."""
+        near = sorted(self._near(place), key=self._worth)
+        files = {name.partition("::")[0] for name in near}
+        far = [
+            name
+            for name in sorted(self.seconds, key=self._worth)
+            if name not in near
+            and name != SEEDS_TEST
+            and (
+                self._is_imported(place)
+                or name.partition("::")[0] in files
+                or not self._reached.get(name)
+            )
+        ]
         first = self._within(near, FIRST_SPAN)
         for tests in (near[:first], near[first:]):
             yield self._stage(tests)
@@ -113,6 +115,22 @@ class Tests:
         yield self._stage(far)
         several = ALL_SEEDS / FEW_SEEDS
         yield Stage([SEEDS_TEST], ALL_SEEDS, several * self.seconds[SEEDS_TEST])
+
+    def _near(self, place: Place) -> list[str]:
+        """The tests that reach the place; of one that is passed at import, those of its module."""
+        lines = set(range(place.first, place.last + 1))
+        imported = self._is_imported(place)
+        return [
+            name
+            for name in self.seconds
+            if name != SEEDS_TEST
+            and (reached := self._reached.get(name, {}).get(place.module))
+            and (imported or lines & reached)
+        ]
+
+    def _is_imported(self, place: Place) -> bool:
+        lines = range(place.first, place.last + 1)
+        return not self._imported.get(place.module, set()).isdisjoint(lines)
 
     def _worth(self, name: str) -> float:
         breadth = sum(len(lines) for lines in self._reached.get(name, {}).values())

@@ -64,11 +64,17 @@ def test_equivalent_changes_are_found_in_the_core_as_it_is(mutants: Any) -> None
 
 
 def known_tests(trial: Any) -> Any:
-    names = ("short", "long", "wide", "away", trial.SEEDS_TEST)
-    lines = {"short": [8], "long": [8], "wide": [4, 5, 6, 7, 8], "away": [20]}
+    lines = {
+        "a.py::short": [8],
+        "a.py::long": [8],
+        "a.py::beside": [20],
+        "b.py::wide": [4, 5, 6, 7, 8],
+        "c.py::elsewhere": [20],
+    }
+    seconds = {**dict.fromkeys([*lines, "d.py::forks"], 0.1), trial.SEEDS_TEST: 4.0}
     return trial.Tests(
         {
-            "seconds": dict(zip(names, (0.1, 3.0, 0.1, 0.1, 4.0), strict=True)),
+            "seconds": {**seconds, "a.py::long": 3.0},
             "reached": {name: {"room.py": at} for name, at in lines.items()},
             "imported": {"room.py": [2]},
         }
@@ -79,21 +85,22 @@ def test_short_and_narrow_tests_that_reach_a_change_come_first(mutants: Any, tri
     [place] = [p for p in mutants.places_in("room.py", SOURCE) if p.what == "Eq → NotEq"]
     stages = list(known_tests(trial).stages(place))
     assert [stage.tests for stage in stages] == [
-        ["short", "wide", "long"],
+        ["a.py::short", "b.py::wide", "a.py::long"],
         [],
         [trial.SEEDS_TEST],
-        ["away"],
+        ["d.py::forks", "a.py::beside"],
         [trial.SEEDS_TEST],
     ]
     assert [stage.seeds for stage in stages][2::2] == [trial.FEW_SEEDS, trial.ALL_SEEDS]
 
 
-def test_what_is_run_at_import_may_be_noticed_by_whoever_reaches_the_module(
-    mutants: Any, trial: Any
-) -> None:
+def test_what_is_run_at_import_may_be_noticed_by_every_test(mutants: Any, trial: Any) -> None:
     [place] = [p for p in mutants.places_in("room.py", SOURCE) if p.what == "3 → 4"]
-    first, second, *_ = known_tests(trial).stages(place)
-    assert {*first.tests, *second.tests} == {"short", "long", "wide", "away"}
+    first, second, _, rest, _ = known_tests(trial).stages(place)
+    assert {*first.tests, *second.tests, *rest.tests, trial.SEEDS_TEST} == {
+        *known_tests(trial).seconds
+    }
+    assert rest.tests == ["d.py::forks"]
 
 
 def judge(trial: Any, monkeypatch: pytest.MonkeyPatch, *said: Any) -> tuple[str | None, list[Any]]:

@@ -129,6 +129,7 @@ def test_a_loss_outside_the_unit_interval_is_an_error() -> None:
         {"chances": (0.0, 0.1)},
         {"expected": (0.1, 1.2)},
         {"edges": (0.5, 0.4), "chances": (0.1,) * 3, "expected": (0.1,) * 3},
+        {"edges": (0.5, 0.5), "chances": (0.1,) * 3, "expected": (0.1,) * 3},
         {"spread": 0.0},
     ],
 )
