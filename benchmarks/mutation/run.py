@@ -45,8 +45,8 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     every = [place for place in all_places() if options.only in place.module]
+    Random(options.seed).shuffle(every)  # first: a new equivalent leaves the others in the sample
     places = without_equivalent(every)
-    Random(options.seed).shuffle(places)
     sample = places[: options.mutants]
     known = _read(options.log)
     left = [place for place in sample if place.name not in known]
