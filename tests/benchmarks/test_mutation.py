@@ -129,6 +129,23 @@ def test_a_failure_counts_when_the_test_fails_again_alone(
     assert [tests for tests, _ in runs] == [["a", "b", "c"], ["b"], ["c"]]
 
 
+def test_a_failure_of_pure_code_counts_at_once(trial: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pure = f"{trial.PURE}test_breaker.py::b"
+    by, runs = judge(trial, monkeypatch, trial.Said(True, 1, pure, {}))
+    assert by == pure
+    assert len(runs) == 1
+
+
+def test_the_tests_of_pure_code_have_neither_clock_nor_thread_nor_socket() -> None:
+    folder = MUTATION.parent.parent / "tests" / "sdk" / "core"
+    acting = {"asyncio", "multiprocessing", "socket", "subprocess", "threading", "time"}
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert acting.isdisjoint(name.partition(".")[0] for name in names), path.name
+
+
 def test_no_end_counts_when_three_times_the_time_brings_none(
     trial: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
