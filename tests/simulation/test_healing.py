@@ -45,6 +45,7 @@ def test_refusals_without_an_end_and_without_a_ground_are_found(why: str) -> Non
     spell = [refused(BY + 0.1 * i, why) for i in range(SPELL)]
     assert rules(*spell) == {"escalation resumes"}
     assert rules(*spell[1:]) == set()
+    assert not list(complaints(spell, BY, escalates=False))
 
 
 def test_a_budget_that_is_spent_is_a_ground() -> None:

@@ -42,7 +42,7 @@ class PeakEwma:
 
     def penalise(self, latency: float, now: float) -> None:
         """An attempt failed, which is as bad as an answer after ``latency`` seconds."""
-        self._penalty = latency
+        self._penalty = max(latency, self._penalty_left(now))
         self._penalised_at = now
 
     def forget(self) -> None:
@@ -53,9 +53,11 @@ class PeakEwma:
         """The belief now; an endpoint left alone looks better as time passes. 0.0: never asked."""
         value = self._value * math.exp(-max(0.0, now - self._at) / self._decay)
         if self._penalty:
-            since = max(0.0, now - self._penalised_at)
-            value = max(value, self._penalty * math.exp(-since / PENALTY_DECAY))
+            value = max(value, self._penalty_left(now))
         return value
+
+    def _penalty_left(self, now: float) -> float:
+        return self._penalty * math.exp(-max(0.0, now - self._penalised_at) / PENALTY_DECAY)
 
 
 class QueueHint:
@@ -89,11 +91,14 @@ class LatencyWindow:
 
     ``fastest`` (10th percentile), ``typical`` (median), ``late`` (95th) and ``slowest`` (99.9th)
     are None before the first ``REFRESH`` observations; ``usual`` is the median that the tier keeps
-    to in the long run, infinite till then.
+    to in the long run, infinite till then. ``usually_late`` is the 95th percentile likewise; until
+    it was measured (who never waits that long cannot know it) the fastest answer so far, or 0.0.
     """
 
     __slots__ = (
         "_fresh",
+        "_knows_late",
+        "_measured",
         "_next",
         "_refreshed_at",
         "_values",
@@ -102,6 +107,7 @@ class LatencyWindow:
         "slowest",
         "typical",
         "usual",
+        "usually_late",
     )
 
     def __init__(self) -> None:
@@ -109,14 +115,19 @@ class LatencyWindow:
         self._next = 0
         self._fresh = 0
         self._refreshed_at = 0.0
+        self._measured = 0.0  # the share of the curve that answers have drawn; then come guesses
+        self._knows_late = False
         self.fastest: float | None = None
         self.typical: float | None = None
         self.late: float | None = None
         self.slowest: float | None = None
         self.usual = math.inf
+        self.usually_late = 0.0
 
     def observe(self, latency: float, now: float) -> None:
         """An attempt took this long to be answered."""
+        if not self._knows_late and latency >= 0.0:
+            self.usually_late = min(self.usually_late or math.inf, latency)
         values = self._values
         if len(values) < SIZE:
             values.append(latency)
@@ -139,21 +150,23 @@ class LatencyWindow:
         self.censored(waited, now)
 
     def lately_typical(self, now: float) -> float:
-        """The median, while it is fresh; 0.0 else: a stale belief must not keep calls away, or
-        nobody would ever find out better."""
-        if self.typical is None or now - self._refreshed_at >= FRESH:
+        """The median, while it is fresh and answers have shown it; 0.0 else: what is stale, or only
+        known to take longer than anybody waited, must not keep calls away, or nobody would ever
+        find out better."""
+        if self.typical is None or self._measured < 0.5 or now - self._refreshed_at >= FRESH:
             return 0.0
         return self.typical
 
     def lately_fastest(self, now: float) -> float:
         """The 10th percentile, likewise."""
-        if self.fastest is None or now - self._refreshed_at >= FRESH:
+        if self.fastest is None or self._measured < 0.1 or now - self._refreshed_at >= FRESH:
             return 0.0
         return self.fastest
 
     def _refresh(self, now: float) -> None:
         self._fresh = 0
         ordered = sorted(self._values)
+        self._measured = 1.0
         if ordered[0] >= 0.0:
             last = len(ordered) - 1
             self.fastest = ordered[min(last, int(0.1 * len(ordered)))]
@@ -162,25 +175,34 @@ class LatencyWindow:
             self.slowest = ordered[min(last, int(0.999 * len(ordered)))]
         else:
             wanted = (0.1, 0.5, 0.95, 0.999)
-            self.fastest, self.typical, self.late, self.slowest = _product_limit(ordered, wanted)
-        grown = self.usual * 2.0 ** (max(0.0, now - self._refreshed_at) / BASELINE_DOUBLES)
-        self.usual = min(grown, self.typical)
+            quantiles, self._measured = _product_limit(ordered, wanted)
+            self.fastest, self.typical, self.late, self.slowest = quantiles
+        growth = 2.0 ** (max(0.0, now - self._refreshed_at) / BASELINE_DOUBLES)
+        self.usual = min(self.usual * growth, self.typical)
+        if self._measured >= 0.95:
+            known = self.usually_late if self._knows_late else math.inf
+            self.usually_late = min(known * growth, self.late)
+            self._knows_late = True
         self._refreshed_at = now
 
 
-def _product_limit(values: list[float], quantiles: tuple[float, ...]) -> list[float]:
+def _product_limit(values: list[float], quantiles: tuple[float, ...]) -> tuple[list[float], float]:
     """Quantiles of latencies of which the negative ones are censored: those who were given up at an
-    instant share their weight among all that lasted longer."""
+    instant share their weight among all that lasted longer. With them, the share of the curve that
+    answers have drawn: what lies beyond is only known to take longer."""
     ordered = sorted((abs(value), value < 0) for value in values)
     shares: list[float] = []
     events: list[float] = []
-    weight, total = 1.0 / len(ordered), 0.0
+    weight, total, measured = 1.0 / len(ordered), 0.0, 0.0
     for place, (latency, is_censored) in enumerate(ordered):
         left = len(ordered) - place - 1
         if is_censored and left:
             weight *= (left + 1) / left
             continue
         total += weight  # the very last one closes the curve, given up or not
+        if not is_censored:
+            measured = total
         shares.append(total)
         events.append(latency)
-    return [events[min(len(events) - 1, bisect_left(shares, q))] for q in quantiles]
+    drawn = [events[min(len(events) - 1, bisect_left(shares, q))] for q in quantiles]
+    return drawn, measured

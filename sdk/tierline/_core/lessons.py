@@ -8,6 +8,7 @@
 | wrong answer, bundle to blame | neutral | neutral | – | – | its own breaker |
 | failed, or never sent | failure | failure | – | as a full timeout | – |
 | timed out | failure | failure | cut | as a full timeout, censored | – |
+| timed out, in a hurry: cut short by its call | neutral | neutral | – | as long as it had, censored | – |
 | refused for load | neutral | neutral | cut | – | – |
 | not there, lapsed, or the caller's fault | neutral | neutral | – | – | – |
 | lost to a hedge | neutral | neutral | – | censored | – |
@@ -86,9 +87,13 @@ def failed(
         breaker, permit = running.suspect
         breaker.released(permit)
     timed_out = isinstance(error, errors.AttemptTimedOut)
+    if timed_out and running.is_hurried:
+        _hurried(running, now)
+        return fault
     if timed_out:
         running.latencies.timed_out(now - running.started, now)
-    if timed_out or fault is Fault.BUSY:
+    expired = isinstance(error, errors.DeadlineExceeded) and running.is_hurried
+    if timed_out or (fault is Fault.BUSY and not expired):
         endpoint.limiter.dropped(now)
     if fault is not Fault.ENDPOINT and fault is not Fault.NEVER_SENT:
         running.breaker.released(running.permit)
@@ -100,6 +105,14 @@ def failed(
         endpoint.standing, model, now, unreached=unreached, jitter=dice.random()
     )
     return fault
+
+
+def _hurried(running: Running, now: float) -> None:
+    """Its call gave it less time than good answers take. All that is learnt is that it would have
+    taken longer: calls with more time must not pay for those with less."""
+    running.breaker.released(running.permit)
+    running.latencies.censored(now - running.started, now)
+    running.endpoint.latency.penalise(running.allowed, now)
 
 
 def bundle_failed(running: Running, dice: Dice, now: float) -> None:

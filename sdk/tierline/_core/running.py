@@ -64,6 +64,13 @@ class Running:
         return now - self.started - self.allowed > TICK and self._is_beyond
 
     @property
+    def is_hurried(self) -> bool:
+        """Whether its call left it less time than one answer in twenty of its tier takes when all
+        is well: that it came to nothing is no news of the endpoint. An attempt of which the tier's
+        own tail is the limit never is, nor is any while the tier has answered nobody."""
+        return self.allowed < self.latencies.usually_late
+
+    @property
     def _is_beyond(self) -> bool:
         """What an endpoint within this process takes is always its own doing."""
         return not self.endpoint.is_within

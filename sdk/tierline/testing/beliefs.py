@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from math import ceil
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tierline._config import ClientConfig, Criticality
 from tierline._core.breaker import Breaker, State
@@ -38,6 +38,13 @@ class Notes(Protocol):
     def violated(self, rule: str, message: str) -> None: ...
 
     def noted(self, what: str, *details: str | int | float) -> None: ...
+
+
+class Out(NamedTuple):
+    """An attempt that is out: the generation it began in, and when, by the client's clock."""
+
+    generation: int
+    began: float
 
 
 class Seen:
@@ -71,7 +78,7 @@ class Seen:
         self.bad = 0  # failures that came back in this generation
         self.good = 0
         self.consecutive = 0  # failures in a row of attempts begun and ended in this generation
-        self.out: dict[Exchange, int] = {}  # attempts that are out, and their generation
+        self.out: dict[Exchange, Out] = {}
         self.out_since: float | None = None  # when it was first seen to be ejected
         self.panics = 0  # of its tier, when last seen
         self.panicked_at = -1.0  # when their number was last seen to grow
@@ -94,6 +101,7 @@ class BeliefWatch:
             for tier in fleet.tiers
             for endpoint in tier.endpoints
         }
+        self._slowest = dict.fromkeys((tier.name for tier in fleet.tiers), 0.0)
         self._semantic = fleet.semantic
         self._tiers = fleet.tiers
 
@@ -113,7 +121,7 @@ class BeliefWatch:
         if seen.state is State.OPEN and seen.since < self._now():
             notes.violated("open means closed off", f"{url} is asked while open")
         if seen.state is State.HALF_OPEN:
-            probes = sum(1 for generation in seen.out.values() if generation == seen.generation)
+            probes = sum(1 for out in seen.out.values() if out.generation == seen.generation)
             allowed = min(PROBES_AT_MOST, 2**seen.good)
             if probes >= allowed:
                 notes.violated("half-open lets few through", f"{url}: {probes} out of {allowed}")
@@ -136,12 +144,13 @@ class BeliefWatch:
             )
         if link.open > seen.endpoint.limiter.room[Criticality.SHEDDABLE]:
             notes.seen[f"{criticality} call where sheddable ones are shed"] += 1
-        seen.out[exchange] = seen.generation
+        seen.out[exchange] = Out(seen.generation, self._clock())
 
     def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
         """An attempt is over; the client hears of it right after us."""
         seen = self._look(link.url)
-        generation = seen.out.pop(exchange, None)
+        out = seen.out.pop(exchange, None)
+        generation = None if out is None else out.generation
         if generation != seen.generation and generation is not None and verdict != "cancelled":
             self._notes.seen["late result"] += 1  # of a generation that is over: changes nothing
         if verdict == "ok":
@@ -149,9 +158,19 @@ class BeliefWatch:
             seen.good += generation == seen.generation
         elif verdict == "wrong":  # may count against the bundle, or against the endpoint
             seen.bad += 1
-        elif verdict in ("failed", "refused"):
+        elif verdict in ("failed", "refused", "timed_out"):
             seen.bad += 1
-            seen.consecutive += generation == seen.generation
+            hurried = verdict == "timed_out" and self._may_be_hurried(seen, out)
+            self._notes.seen["timed out in a hurry"] += hurried
+            seen.consecutive += not hurried and generation == seen.generation
+        if verdict == "ok" and out is not None:
+            took = self._clock() - out.began
+            self._slowest[seen.tier.name] = max(took, self._slowest[seen.tier.name])
+
+    def _may_be_hurried(self, seen: Seen, out: Out | None) -> bool:
+        """Whether its call may have left it less time than answers of its tier take: less than the
+        slowest so far took. Such an attempt may, and need not, have counted."""
+        return out is None or self._clock() - out.began < self._slowest[seen.tier.name]
 
     def look(self) -> None:
         """Look at every endpoint once more."""

@@ -16,10 +16,13 @@ REFUSED = "escalation_refused: "
 GROUNDLESS = frozenset(REFUSED + why for why in ("breaker", "threshold", "deadline"))
 
 
-def complaints(outcomes: Sequence[Outcome], by: float) -> Iterator[Complaint]:
+def complaints(
+    outcomes: Sequence[Outcome], by: float, *, escalates: bool = True
+) -> Iterator[Complaint]:
     """Everything that has not healed. Calls begun at ``by`` or later must be answered by a tier,
     but for one (a timeout taken from a measured quantile is wrong about once in a thousand); and
-    the doubtful ones among them go to the cloud."""
+    the doubtful ones among them go to the cloud, unless the policy never lets them
+    (``escalates``)."""
     late = [outcome for outcome in outcomes if outcome.call.at >= by]
     failed = [o for o in late if o.answer is None or o.answer.tier == "client"]
     if len(failed) > ONE_FALSE_TIMEOUT:
@@ -27,7 +30,7 @@ def complaints(outcomes: Sequence[Outcome], by: float) -> Iterator[Complaint]:
         message = f"{len(failed)} of the last {len(late)} calls failed: {first!r}"
         yield "what was mended heals", message
     stuck = _refused_for_ever(late, sorted(_escalations(outcomes)))
-    if len(stuck) >= SPELL:
+    if len(stuck) >= SPELL and escalates:
         message = f"{len(stuck)} calls were refused and none escalated: {stuck[0].answer!r}"
         yield "escalation resumes", message
 

@@ -82,7 +82,7 @@ class SimLink:
             response, verdict = await future
             return response
         except TransportError as error:
-            verdict = "refused" if isinstance(error, ConnectFailed) else "failed"
+            verdict = _ENDS.get(type(error), "failed")
             raise
         finally:
             timer.cancel()
@@ -201,6 +201,9 @@ class SimLink:
         if self.active.get(fault.kind) is fault:
             del self.active[fault.kind]
             self.node.healed(fault.kind)
+
+
+_ENDS = {ConnectFailed: "refused", AttemptTimedOut: "timed_out"}  # any other has "failed"
 
 
 def _broken(how: str) -> RemoteProtocolError:

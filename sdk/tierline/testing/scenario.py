@@ -30,6 +30,7 @@ CHAOS = 4.0  # seconds of faults; everything is mended when they are over
 SETTLING = 14.0  # seconds after that, with some calls, in which everything must heal
 PAUSE = 1.0  # seconds between the two: what crashed is cold no more
 CALLS, SETTLING_CALLS, FINAL_CALLS = 28, 12, 6
+HASTE = (0.003, 0.006, 0.015)  # seconds; what callers have who cannot wait
 DOUBTERS, FINAL_DOUBTERS = 40, 12  # calls more, in scenarios whose edges are sure of nothing
 
 
@@ -58,7 +59,20 @@ def draw_plan(seed: int) -> Plan:
         must_heal_by=CHAOS + PAUSE + SETTLING,
     )
     crowd = Random(f"{seed}/doubters")
-    return _doubtful(plan, crowd) if crowd.random() < 0.1 else plan
+    if crowd.random() < 0.1:
+        plan = _doubtful(plan, crowd)
+    haste = Random(f"{seed}/haste")
+    return _hurried(plan, haste) if haste.random() < 0.15 else plan
+
+
+def _hurried(plan: Plan, rng: Random) -> Plan:
+    """The same with callers in between who have less time than most answers take."""
+    end = CHAOS + PAUSE + SETTLING
+    load = tuple(
+        replace(call, deadline=rng.choice(HASTE)) if call.at < end and rng.random() < 0.5 else call
+        for call in plan.load
+    )
+    return replace(plan, load=load)
 
 
 def _doubtful(plan: Plan, rng: Random) -> Plan:

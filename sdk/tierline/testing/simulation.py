@@ -346,7 +346,8 @@ class _Simulation:
         by = self._plan.must_heal_by
         if by is None:
             return
-        for rule, message in healing.complaints(self._outcomes, by):
+        escalates = self._plan.config.retry.attempts > 1  # the escalation is the second
+        for rule, message in healing.complaints(self._outcomes, by, escalates=escalates):
             self._watch.violated(rule, message)
         if healing.has_resumed(self._outcomes, by):
             self._watch.seen["escalation resumed"] += 1
