@@ -29,7 +29,7 @@ SEEDS_TEST = (
 )
 PURE = "tests/sdk/core/"  # tests of pure code: what fails once fails always
 FIRST_SPAN = 2.0  # seconds of tests that are tried before all others
-FEW_SEEDS, ALL_SEEDS = 150, 2000  # of the simulator: at first, and as `make test` runs them
+SEEDS = 150  # of the simulator's
 PATIENCE = 30.0  # seconds a process may take beside what its tests are known to take
 SLOWER = 8.0  # times as long as known: two jobs and a busy machine are no endless loop
 SECOND_TRY = 3.0  # times the time of the first
@@ -58,7 +58,6 @@ class Stage(NamedTuple):
     """Tests that are run in one process."""
 
     tests: list[str]
-    seeds: int
     seconds: float  # that they are known to take
 
 
@@ -85,7 +84,7 @@ class Tests:
                 return cls(figures)
         with tempfile.TemporaryDirectory() as folder:
             copy_of_the_sdk(Path(folder))
-            said = _run(None, Path(folder), seeds=FEW_SEEDS, limit=1800.0)
+            said = _run(None, Path(folder), limit=1800.0)
         if not said.ended or said.code != 0:
             raise RuntimeError(f"without any change the tests do not pass: {said.failed}")
         if kept is not None:
@@ -113,10 +112,8 @@ class Tests:
         first = self._within(near, FIRST_SPAN)
         for tests in (near[:first], near[first:]):
             yield self._stage(tests)
-        yield Stage([SEEDS_TEST], FEW_SEEDS, self.seconds[SEEDS_TEST])
+        yield self._stage([SEEDS_TEST])
         yield self._stage(far)
-        several = ALL_SEEDS / FEW_SEEDS
-        yield Stage([SEEDS_TEST], ALL_SEEDS, several * self.seconds[SEEDS_TEST])
 
     def _near(self, place: Place) -> list[str]:
         """The tests that reach the place; of one that is passed at import, those of its module."""
@@ -148,7 +145,7 @@ class Tests:
         return len(names)
 
     def _stage(self, names: list[str]) -> Stage:
-        return Stage(names, FEW_SEEDS, sum(self.seconds[name] for name in names))
+        return Stage(names, sum(self.seconds[name] for name in names))
 
 
 def try_mutant(place: Place, tests: Tests) -> Verdict:
@@ -176,9 +173,9 @@ def _noticed(stage: Stage, folder: Path) -> str | None:
     """The test that noticed the change, twice, or None."""
     left, limit = stage.tests, PATIENCE + SLOWER * stage.seconds
     while left:
-        said = _run(left, folder, seeds=stage.seeds, limit=limit)
+        said = _run(left, folder, limit=limit)
         if not said.ended:
-            again = _run(left, folder, seeds=stage.seeds, limit=SECOND_TRY * limit)
+            again = _run(left, folder, limit=SECOND_TRY * limit)
             if not again.ended:
                 return "no end"
             said = again
@@ -187,23 +184,23 @@ def _noticed(stage: Stage, folder: Path) -> str | None:
         if said.code == USAGE:
             raise RuntimeError(f"these tests could not be run: {left}")
         if said.failed is None:  # not even imported, or the process died
-            again = _run(left, folder, seeds=stage.seeds, limit=SECOND_TRY * limit)
+            again = _run(left, folder, limit=SECOND_TRY * limit)
             return None if again.ended and again.code == 0 else f"exit code {said.code}"
         if said.failed.startswith(PURE):
             return said.failed
-        alone = _run([said.failed], folder, seeds=stage.seeds, limit=SECOND_TRY * limit)
+        alone = _run([said.failed], folder, limit=SECOND_TRY * limit)
         if not alone.ended or alone.code != 0:
             return said.failed
         left = left[left.index(said.failed) + 1 :]
     return None
 
 
-def _run(tests: list[str] | None, folder: Path, *, seeds: int, limit: float) -> Said:
+def _run(tests: list[str] | None, folder: Path, *, limit: float) -> Said:
     """Run tests in a process of their own, against the copy in ``folder``; ``limit`` in seconds."""
     order = folder / "order.json"
     order.write_text(json.dumps(tests), "utf-8")
     found = f"{folder}{os.pathsep}{ROOT}"  # the copy, and the tests for their workers
-    environment = {**os.environ, "PYTHONPATH": found, "TIERLINE_SEEDS": str(seeds)}
+    environment = {**os.environ, "PYTHONPATH": found, "TIERLINE_SEEDS": str(SEEDS)}
     process = subprocess.Popen(
         [sys.executable, str(SUITE), str(order)],
         cwd=ROOT,

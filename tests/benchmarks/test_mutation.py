@@ -89,14 +89,12 @@ def test_short_and_narrow_tests_that_reach_a_change_come_first(mutants: Any, tri
         [],
         [trial.SEEDS_TEST],
         ["d.py::forks", "a.py::beside"],
-        [trial.SEEDS_TEST],
     ]
-    assert [stage.seeds for stage in stages][2::2] == [trial.FEW_SEEDS, trial.ALL_SEEDS]
 
 
 def test_what_is_run_at_import_may_be_noticed_by_every_test(mutants: Any, trial: Any) -> None:
     [place] = [p for p in mutants.places_in("room.py", SOURCE) if p.what == "3 → 4"]
-    first, second, _, rest, _ = known_tests(trial).stages(place)
+    first, second, _, rest = known_tests(trial).stages(place)
     assert {*first.tests, *second.tests, *rest.tests, trial.SEEDS_TEST} == {
         *known_tests(trial).seconds
     }
@@ -107,12 +105,12 @@ def judge(trial: Any, monkeypatch: pytest.MonkeyPatch, *said: Any) -> tuple[str 
     """What is made of processes that end like this, and what was run."""
     script, runs = list(said), []
 
-    def run(tests: list[str], folder: Path, *, seeds: int, limit: float) -> Any:
+    def run(tests: list[str], folder: Path, *, limit: float) -> Any:
         runs.append((tests, limit))
         return script.pop(0)
 
     monkeypatch.setattr(trial, "_run", run)
-    by = trial._noticed(trial.Stage(["a", "b", "c"], 150, 1.0), Path())
+    by = trial._noticed(trial.Stage(["a", "b", "c"], 1.0), Path())
     assert not script
     return by, runs
 
