@@ -6,12 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tierline_drills.records import Call, Drill, Log
+from tierline_drills.records import Call, Drill, Log, Tried
 from tierline_drills.statistics import percentile, provable, wilson
 from tierline_drills.timeline import Timeline, is_good
 
 MONTH = 30 * 24 * 3600.0  # seconds an error budget is counted over
 PAID = frozenset({"retry", "hedge", "failover"})  # attempts beyond what was asked
+LEFT_OUT = (
+    0.25  # of its fair share: who still gets that much is asked only to see whether it is back
+)
+FEWEST = 10  # attempts in a second that show anything
 SLOW = 0.020  # seconds: what the yardstick counts as slow
 FULL = frozenset({"full", "edge"})  # qualities a policy intended; "degraded" is neither
 SAFETY = ("double_executions", "forbidden_bytes", "audit_gaps", "acknowledged_lost")
@@ -143,6 +147,21 @@ def safety(log: Log, calls: Sequence[Call], line: Timeline) -> Figures:
         "mislabelled": unlabelled,
         **counted,
     }
+
+
+def left_out(
+    attempts: Sequence[Tried], endpoint: str, peers: int, fault: tuple[float, float]
+) -> float | None:
+    """Seconds from the fault's begin to the first second in which an endpoint got at most LEFT_OUT
+    of its fair share of its tier's attempts; None when there was no such second in the fault."""
+    begun = sorted((tried.started, tried.endpoint == endpoint) for tried in attempts)
+    start = fault[0]
+    while start + 1.0 <= fault[1]:
+        window = [ours for at, ours in begun if start <= at < start + 1.0]
+        if len(window) >= FEWEST and sum(window) <= LEFT_OUT * len(window) / peers:
+            return start - fault[0]
+        start += 0.1
+    return None
 
 
 def share_of(calls: Sequence[Call], endpoint: str) -> float | None:

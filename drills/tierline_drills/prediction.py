@@ -296,6 +296,7 @@ def _drill(experiment: Experiment, name: str, seed: int, rate: float) -> Drill:
         endpoints={node: tier for node, _, tier in PLAN},
         bars=tuple(own.get("bars", ())),
         predicted=True,
+        settings={"fleet": dict(own.get("fleet", {})), "load": dict(load)},
         **own.get("report", {}),
     )
 

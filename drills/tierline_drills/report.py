@@ -11,6 +11,7 @@ from tierline_drills.timeline import Timeline, happenings, phases, timeline
 from tierline_drills.verdict import judged
 
 Report = dict[str, Any]
+COMPUTE = 0.003  # seconds the drills' model takes for one call, with its server's work around it
 
 
 def report(log: Log) -> Report:
@@ -39,7 +40,7 @@ def report(log: Log) -> Report:
         "rolled_back": [event.label for event in log.events if event.kind == "rollback"],
         "responses": [event.label for event in log.events if event.kind == "response"],
     }
-    document["overload"] = _overload(document["phases"])
+    document["overload"] = _overload(log, document["phases"])
     document["bars"] = judged(document, drill.bars)
     held = all(row["holds"] for row in document["bars"])
     invalid = document["control"].get("invalid", False)
@@ -128,10 +129,15 @@ def _phases(log: Log, calls: Sequence[Call], spans: Sequence[tuple[str, float, f
     return found
 
 
-def _overload(spans: Report) -> Report:
-    """Goodput in the fault ÷ goodput before it."""
-    before, during = (spans.get(name, {}).get("goodput") for name in ("before", "fault"))
-    return {"kept": during / before if before and during is not None else None}
+def _overload(log: Log, spans: Report) -> Report:
+    """Goodput in the fault ÷ what edge nodes of a given pace can do: one call a batch, each taking
+    that pace and a model's own time. Of the fault's first second nothing is taken off."""
+    during = spans.get("fault", {}).get("goodput")
+    pace = float(log.drill.settings.get("fleet", {}).get("pace") or 0.0)
+    if not pace or during is None:
+        return {"of_capacity": None}
+    edges = sum(tier == "edge" for tier in log.drill.endpoints.values())
+    return {"of_capacity": during * (pace + COMPUTE) / edges}
 
 
 def _beliefs(log: Log, line: Timeline) -> Report:
@@ -150,7 +156,8 @@ def _counts(log: Log) -> Report:
 
 
 def _targets(log: Log, calls: Sequence[Call], fault: tuple[float, float] | None) -> Report:
-    """What share of the attempts of its tier went to each faulted endpoint while it was faulty."""
+    """What share of the attempts of its tier went to each faulted endpoint while it was faulty, and
+    after how many seconds its clients left it out, whatever they believed of it."""
     names = {n for e in log.events if e.kind == "inject" for n in e.endpoints}
     if fault is None:
         return {}
@@ -162,7 +169,12 @@ def _targets(log: Log, calls: Sequence[Call], fault: tuple[float, float] | None)
         attempts = [t for call in during for t in call.attempts if t.endpoint in peers]
         sent = sum(tried.endpoint == name for tried in attempts)
         share = sent / len(attempts) if attempts else None
-        shares[name] = {"share": share, "fair": 1 / len(peers) if peers else None}
+        left_out = figures.left_out(attempts, name, len(peers), fault)
+        shares[name] = {
+            "share": share,
+            "fair": 1 / len(peers) if peers else None,
+            "left_out": left_out,
+        }
     return shares
 
 

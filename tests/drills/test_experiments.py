@@ -32,6 +32,7 @@ MODELLED = [
     "failing-model",
     "broken-connections",
     "combined",
+    "restart-storm",
 ]
 
 
@@ -85,6 +86,16 @@ def test_its_negative_control_fails_in_the_simulator_too(stem: str) -> None:
     found = report(predicted(experiment, stem, seed=1))
     assert found["availability"]["failed"] > 0
     assert found["passed"] is False
+
+
+def test_the_simulator_sees_a_surge_refused_and_the_edge_at_work_all_the_while() -> None:
+    experiment = read_experiment(FOLDER / "overload.yaml")
+    found = report(predicted(experiment, "overload", seed=1))
+    assert found["overload"]["of_capacity"] >= 0.95
+    assert found["phases"]["before"]["availability"]["any"] == 1.0
+    assert found["phases"]["fault"]["availability"]["any"] < 0.7
+    assert found["phases"]["after"]["availability"]["any"] >= 0.99
+    assert found["phases"]["fault"]["classes"].keys() == {"critical", "default", "sheddable"}
 
 
 def test_an_experiment_becomes_a_workflow_of_chaos_mesh() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierline_drills import figures
-from tierline_drills.records import CONTROL, EXPERIMENT, Belief, Count, Event, Log
+from tierline_drills.records import CONTROL, EXPERIMENT, Belief, Count, Event, Log, Tried
 from tierline_drills.report import report
 from tierline_drills.statistics import percentile, provable, wilson
 from tierline_drills.timeline import Timeline, timeline
@@ -163,3 +163,17 @@ def test_an_interval_holds_its_share(good: int, total: int) -> None:
 def test_three_nines_need_three_thousand_calls() -> None:
     assert provable(3000) == pytest.approx(0.999)
     assert provable(2) == 0.0
+
+
+def test_an_endpoint_is_left_out_from_the_first_second_in_which_it_gets_next_to_nothing() -> None:
+    # Ten attempts a second at each of two endpoints; from 12 s on the second one gets none.
+    def tried(endpoint: str, at: float) -> Tried:
+        return Tried(1, "first", "edge", endpoint, at, at, "ok")
+
+    attempts = [tried("edge-1", i / 10) for i in range(200)]
+    attempts += [tried("edge-2", i / 10) for i in range(120)]
+    found = figures.left_out(attempts, "edge-2", 2, (10.0, 20.0))
+    assert found == pytest.approx(
+        1.8, abs=0.15
+    )  # two of thirteen in that second: a quarter of half
+    assert figures.left_out(attempts, "edge-1", 2, (10.0, 20.0)) is None
