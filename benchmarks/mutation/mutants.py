@@ -78,14 +78,24 @@ def without_equivalent(places: list[Place]) -> list[Place]:
     """Those that may mean something. Raises LookupError for an entry that speaks of no place, so
     that the list cannot outlive the code it is about."""
     known = {
-        (entry["module"], entry["code"], what)
+        (entry["module"], entry["code"], what, nth)
         for entry in tomllib.loads(EQUIVALENT.read_text("utf-8"))["mutant"]
         for what in entry["what"]
+        for nth in entry.get("nth", [0])  # of several such changes in one line; 0: all of them
     }
-    dead = known - {(place.module, place.code, place.what) for place in places}
+    alike: dict[tuple[str, str, str], list[Place]] = {}
+    for place in sorted(places):
+        alike.setdefault((place.module, place.code, place.what), []).append(place)
+    equivalent: set[Place] = set()
+    dead = []
+    for module, code, what, nth in known:
+        meant = alike.get((module, code, what), [])
+        meant = meant if nth == 0 else meant[nth - 1 : nth]
+        equivalent |= {*meant}
+        dead += [] if meant else [(module, code, what)]
     if dead and len({place.module for place in places}) > 1:
         raise LookupError(f"equivalent.toml speaks of what is not there: {sorted(dead)}")
-    return [p for p in places if (p.module, p.code, p.what) not in known]
+    return [place for place in places if place not in equivalent]
 
 
 def changed(node: ast.AST, *, change: bool = False) -> str:

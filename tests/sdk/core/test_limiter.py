@@ -182,3 +182,14 @@ class LimiterMachine(RuleBasedStateMachine):
 
 LimiterMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 test_limiter_machine = LimiterMachine.TestCase
+
+
+def test_every_window_needs_as_many_answers_as_the_first() -> None:
+    limiter = Limiter(LimiterPolicy(initial=10, samples=5))
+    moves = []
+    for number in range(20):
+        before = limiter.limit
+        limiter.answered(0.01, 100, SPAN, 2.0 * number)
+        if limiter.limit != before:
+            moves.append(number)
+    assert moves == [4, 9, 14, 19]

@@ -47,6 +47,15 @@ def test_troubles_a_minute_apart_are_two_troubles() -> None:
     assert not semantic.wrong("m", "b", "http://b", WINDOW, 0.5)
 
 
+def test_a_trouble_is_forgotten_when_it_is_a_minute_old_and_not_before() -> None:
+    semantic = health()
+    semantic.wrong("m", "b", "http://a", 100.0, 0.5)
+    semantic.right("m", "b", 100.0 + WINDOW - 0.001)
+    assert not semantic.is_clear
+    semantic.right("m", "b", 100.0 + WINDOW)
+    assert semantic.is_clear
+
+
 def test_suspicion_fades_and_an_implicated_bundle_comes_back_through_its_breaker() -> None:
     semantic = health()
     semantic.wrong("m", "b", "http://a", 0.0, 0.5)
