@@ -12,9 +12,7 @@ from tierline_drills.timeline import Timeline, is_good
 
 MONTH = 30 * 24 * 3600.0  # seconds an error budget is counted over
 PAID = frozenset({"retry", "hedge", "failover"})  # attempts beyond what was asked
-LEFT_OUT = (
-    0.25  # of its fair share: who still gets that much is asked only to see whether it is back
-)
+LEFT_OUT = 0.25  # of its fair share: who gets no more is asked only to see whether it is back
 FEWEST = 10  # attempts in a second that show anything
 SLOW = 0.020  # seconds: what the yardstick counts as slow
 FULL = frozenset({"full", "edge"})  # qualities a policy intended; "degraded" is neither
