@@ -6,12 +6,15 @@ loop a call's latency counts from the instant it was due, whether a connection w
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 import select
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -94,6 +97,19 @@ class Connection:
         return status
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No garbage collection meanwhile: with the models' libraries imported, one takes 25 ms, and
+    every call due then would count them."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@undisturbed()
 def closed(port: int, message: bytes, callers: int, seconds: float) -> Measured:
     """``callers`` connections, each sending its next call when the last one is answered."""
     measured = Measured()
@@ -129,6 +145,7 @@ def closed(port: int, message: bytes, callers: int, seconds: float) -> Measured:
     return measured
 
 
+@undisturbed()
 def open_loop(
     port: int, message: bytes, rate: float, seconds: float, *, connections: int = 512, seed: int = 1
 ) -> Measured:

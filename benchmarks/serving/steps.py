@@ -22,11 +22,11 @@ from tierline.wire.headers import read_headers
 from tierline_edge.scorer import load_scorer
 from tierline_edge.tensor import TensorScorer
 from tierline_serving.admission import Admission, Backlog
+from tierline_serving.answers import OK, Answer
 from tierline_serving.batching import Batcher, BatchLimits
 from tierline_serving.bundle import open_bundle
 from tierline_serving.front.layouts import Layouts
-from tierline_serving.front.native import read_whole, response_bytes
-from tierline_serving.handlers import OK, Answer
+from tierline_serving.front.native import call_headers, read_head, response_bytes
 from tierline_serving.metrics import Metrics
 from tierline_serving.signing import Trust
 
@@ -50,9 +50,9 @@ def main() -> int:
 def measure(workload: Workload) -> Figures:
     """µs a call of each step."""
     message = load.post("/v1/score", workload.frame(), HEADERS)
-    whole = read_whole(message)
-    assert whole is not None
-    frame = whole[1]
+    head = read_head(message)
+    assert head is not None
+    frame = message[head.end :]
     bundle = open_bundle(workload.bundle, Trust.from_files([], allow_unsigned=True))
     scorer = load_scorer(bundle, threads=1)
     assert isinstance(scorer, TensorScorer)
@@ -65,9 +65,9 @@ def measure(workload: Workload) -> Figures:
     answer = Answer(OK, encode_reply(reply), None, "r1", reply)
     metrics = Metrics()
     return {
-        "read the head, find the body": micros(lambda: read_whole(message)),
+        "read the head, find the body": micros(lambda: read_head(message)),
         "deadline, attempt and request id from the headers": micros(
-            lambda: read_headers(HEADERS, now=1.0)
+            lambda: read_headers(call_headers(head.headers), now=1.0)
         ),
         "open the frame: views of its tensors": micros(lambda: layouts.decode(frame)),
         "validate: names, types, shapes, every number finite": micros(

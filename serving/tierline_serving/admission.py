@@ -33,6 +33,9 @@ DEFAULT_RETRY_AFTER: Final = 0.05  # said before the model is warm
 STRETCH_MOST: Final = 10.0  # more is a stop of the whole process, not its pace
 _STRETCH_WEIGHT: Final = 0.05
 SHEDDABLE_SHARE: Final = 0.5  # of the time left: work that may be shed leaves room for other work
+STANDING_AFTER: Final = 0.1  # seconds: a queue that was never empty for so long is no burst
+STANDING_SHARE: Final = 0.5  # of the time left that a standing queue may take
+_FADES: Final = 0.99  # weight of one request's bytes a row against the next one's
 
 
 class Backlog(NamedTuple):
@@ -119,6 +122,8 @@ class Admission:
         self._observed_at = float("-inf")
         self._slower = HICCUP  # how many times slower than expected the last batch was, or HICCUP
         self.stretch = 1.0  # seconds of the clock a second of scoring takes while work is queued
+        self._queued_since: float | None = None  # since when nobody found the queue empty
+        self._rows = self._bytes = 0.0  # of the requests that came, decayed
 
     @property
     def is_warm(self) -> bool:
@@ -142,6 +147,15 @@ class Admission:
         self.costs.add(rows, seconds)
         self._observed_at = now
 
+    def learn_size(self, rows: int, size: int) -> None:
+        """A request of ``size`` bytes turned out to have ``rows`` rows."""
+        self._rows = self._rows * _FADES + rows
+        self._bytes = self._bytes * _FADES + size
+
+    def rows_in(self, size: int) -> int:
+        """How many rows a request of ``size`` bytes is likely to have, unread; at least 1."""
+        return max(1, int(size * self._rows / self._bytes)) if self._bytes else 1
+
     def expected_wait(self, backlog: Backlog, now: float) -> float:
         """Seconds before a request arriving now would begin to be scored; 0 when not known."""
         if backlog.is_empty or not self.costs.batches:
@@ -161,6 +175,10 @@ class Admission:
         Until WARM_AFTER batches have finished nobody is refused on a guess. An idle engine whose
         last batch is STALE_AFTER old admits whatever the model says, or one slow spell would refuse
         everybody for ever: with nothing admitted there is nothing to learn from.
+
+        A queue that stands (STANDING_AFTER) wins no throughput by being long: it is kept to half
+        of the callers' time, so that what cannot be predicted makes nobody late, and who is
+        refused learns it while there is time to ask elsewhere.
         """
         if not deadline_at > now:
             return _PASSED
@@ -169,8 +187,11 @@ class Admission:
         before = 0.0 if backlog.is_empty else self._running(backlog, now)
         # A newcomer shares the last queued batch when it fits, so it pays the fixed cost only once.
         finish = now + before + self._queued(backlog.queued_rows + rows) + MARGIN
-        if criticality == Criticality.SHEDDABLE:
-            deadline_at = now + (deadline_at - now) * SHEDDABLE_SHARE
+        share = SHEDDABLE_SHARE if criticality == Criticality.SHEDDABLE else 1.0
+        if self._stands(backlog, now):
+            share *= STANDING_SHARE
+        if share != 1.0:
+            deadline_at = now + (deadline_at - now) * share
         late = finish - deadline_at
         # Any wait at all takes a backlog: without one, nothing but its own cost can be too long.
         too_long = finish - now - self._max_queue_seconds
@@ -184,6 +205,18 @@ class Admission:
     def retry_after(self, backlog: Backlog, now: float) -> float:
         """Seconds until the present backlog is through: what a full queue answers."""
         return self.expected_wait(backlog, now) if self.is_warm else DEFAULT_RETRY_AFTER
+
+    def _stands(self, backlog: Backlog, now: float) -> bool:
+        if backlog.is_empty:
+            self._queued_since = None
+            return False
+        if self._queued_since is None:
+            self._queued_since = now
+        return now - self._queued_since > STANDING_AFTER
+
+    def emptied(self) -> None:
+        """Nothing is queued any more."""
+        self._queued_since = None
 
     def _running(self, backlog: Backlog, now: float) -> float:
         if not backlog.running_rows:

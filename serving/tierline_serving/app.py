@@ -15,8 +15,10 @@ from tierline.wire.errors import http_status, to_reply
 from tierline.wire.frames import encode_reply
 from tierline.wire.headers import CONTENT_TYPE, REQUEST_ID_HEADER
 from tierline_serving.access.gate import Gate
+from tierline_serving.answers import OK, Answer, error_answer, internal_error
 from tierline_serving.front.calls import Caller, Calls
 from tierline_serving.front.exchange import (
+    CALLER,
     JSON_TYPE,
     DisconnectWatch,
     Receive,
@@ -24,6 +26,7 @@ from tierline_serving.front.exchange import (
     Response,
     Scope,
     Send,
+    caller_of,
     raw_path,
     read_body,
     respond,
@@ -37,7 +40,7 @@ from tierline_serving.front.native import (
     REASON_HEADER,
     SCORE_PATH,
 )
-from tierline_serving.handlers import OK, Answer, Handlers, as_json, error_answer, internal_error
+from tierline_serving.handlers import Handlers, as_json
 from tierline_serving.metrics import METRICS_CONTENT_TYPE
 from tierline_serving.oip.routes import OpenInference
 from tierline_serving.openapi import document
@@ -90,6 +93,8 @@ class App:
             except Refused as refused:
                 await self._send_response(send, self._refusal(path, refused))
                 return
+            if caller is not None:
+                scope = {**scope, CALLER: caller.key_id}
         if path in RERANK_PATHS:
             await self._rerank.handle(scope, receive, send)
         elif path.startswith("/v2"):
@@ -126,6 +131,12 @@ class App:
         arrived_at = self._clock()
         try:
             headers = text_headers(scope["headers"])
+            length = headers.get("content-length", "")
+            size = int(length) if length.isdecimal() and len(length) < 10 else 0
+            met = self._handlers.meet(headers, size, arrived_at)
+            if isinstance(met, Answer):
+                await self._send_answer(send, met)
+                return
             frame = await read_body(headers, receive, self._settings, self._bodies)
         except Refused as refused:
             await self._send_response(send, self._refusal(SCORE_PATH, refused))
@@ -134,7 +145,7 @@ class App:
             return  # the caller hung up while sending
         watch = DisconnectWatch(receive)
         try:
-            answer = await self._handlers.score_frame(frame, headers, arrived_at)
+            answer = await self._handlers.score_frame(frame, met, arrived_at, caller_of(scope))
         except asyncio.CancelledError:
             if not watch.caller_left:
                 raise

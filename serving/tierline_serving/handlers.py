@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 from tierline import (
     CallError,
+    Criticality,
     DeadlineExceeded,
     FrameError,
     ModelFailed,
@@ -21,14 +19,15 @@ from tierline import (
     __version__,
 )
 from tierline.deadline import Deadline
-from tierline.wire import ErrorReply, Limits, ScoreReply, ScoreRequest
-from tierline.wire.errors import to_reply
-from tierline.wire.frames import encode_error, encode_reply
+from tierline.wire import Limits, ScoreReply, ScoreRequest
+from tierline.wire.frames import encode_reply
 from tierline.wire.headers import CallHeaders, read_headers
-from tierline_serving.admission import Shed, reason_of
+from tierline_serving.admission import Shed
+from tierline_serving.answers import OK, Answer, Buffer, refusal, shed
 from tierline_serving.batching.pending import Outcome, Pending
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.front.layouts import Layouts
+from tierline_serving.front.turns import Turns
 from tierline_serving.lifecycle import Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.scorer import ModelInfo
@@ -36,23 +35,7 @@ from tierline_serving.served import Generation, Served
 from tierline_serving.settings import ServerSettings
 from tierline_serving.tracing import Tracing
 
-OK = "ok"
-Buffer = bytes | bytearray | memoryview
 Told = Callable[[Outcome], None]
-
-_log = logging.getLogger("tierline.serving")
-
-
-class Answer(NamedTuple):
-    """What to send back: the outcome's code ("ok" or an error code) and the frame's parts."""
-
-    code: str
-    frame: Sequence[Buffer]
-    retry_after: float | None = None
-    request_id: str | None = None
-    reply: ScoreReply | None = None  # the answer itself; None for an error
-    expected_wait: float = 0.0  # seconds a request arriving now would wait: the load hint
-    reason: str | None = None  # why it was not answered, in one word
 
 
 @dataclass(slots=True)
@@ -75,6 +58,7 @@ class Handlers:
         metrics: Metrics,
         *,
         clock: Callable[[], float] = time.monotonic,
+        turns: Turns | None = None,
     ) -> None:
         self._served = served
         self._settings = settings
@@ -82,24 +66,62 @@ class Handlers:
         self._metrics = metrics
         self._clock = clock
         self.bodies = BodyBudget(settings.max_held_bytes)
+        self.turns = turns or Turns()
         self._tracing = Tracing.find()
         self._layouts = Layouts(Limits(max_frame_bytes=settings.max_body_bytes))
 
-    async def score_frame(
-        self, frame: Buffer, headers: Mapping[str, str], arrived_at: float
-    ) -> Answer:
-        """Answer one request frame; errors come back as frames too, never as exceptions.
+    def meet(
+        self, headers: Mapping[str, str], size: int, arrived_at: float
+    ) -> CallHeaders | Answer:
+        """What the headers of a native call say (names in lower case), or the answer it gets on
+        their account alone: its body of ``size`` bytes need not be read then. Counted.
 
-        ``headers`` have lower-case names; ``arrived_at`` is when the request's head was read: the
-        deadline counts from there, since the caller's clock has run on while the body came in.
+        ``arrived_at`` is when the request's head came: the deadline counts from there, since the
+        caller's clock has run on while the body came in.
         """
+        said = None
+        try:
+            said = read_headers(headers, now=arrived_at)
+            self.foresee(said, size, arrived_at)
+        except CallError as error:
+            request_id = None if said is None else said.request_id
+            answer = shed(error, request_id) if type(error) is Shed else refusal(error, request_id)
+            self._metrics.began()
+            self.count(answer, arrived_at, said)
+            return answer
+        return said
+
+    def foresee(
+        self, said: CallHeaders, size: int, arrived_at: float, timeout: float | None = None
+    ) -> None:
+        """Raise the CallError a request of ``size`` bytes would end with, whatever it asks, as far
+        as its headers tell: too late, nobody here to answer, too much waiting before it."""
+        at = self._deadline_at(said, arrived_at, timeout)
+        now = self._clock()
+        if now >= at:
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        if not self._lifecycle.takes_work:
+            raise Unavailable(f"the endpoint is {self._lifecycle.phase.value}; ask another")
+        worst: CallError | None = None
+        for generation in self._served.answering():
+            error = generation.runner.foresee(size, at, now, said.criticality)
+            if error is None:
+                return
+            worst = error
+        if worst is not None:
+            raise worst
+
+    async def score_frame(
+        self, frame: Buffer, said: CallHeaders, arrived_at: float, caller: str = ""
+    ) -> Answer:
+        """Answer one request frame; errors come back as frames too, never as exceptions."""
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def done(answer: Answer) -> None:
             if not answered.done():  # cancelled in the same turn
                 answered.set_result(answer)
 
-        call = self.begin_frame(frame, headers, arrived_at, done)
+        call = self.begin_frame(frame, said, arrived_at, done, caller)
         try:
             return await answered
         except asyncio.CancelledError:
@@ -109,13 +131,36 @@ class Handlers:
     def begin_frame(
         self,
         frame: Buffer,
-        headers: Mapping[str, str],
+        said: CallHeaders,
         arrived_at: float,
         done: Callable[[Answer], None],
+        caller: str = "",
     ) -> FrameCall:
         """``score_frame`` without a task: ``done`` is told the answer once, perhaps before this
-        returns; nothing is raised. ``leave`` what comes back when the caller hangs up."""
-        return FrameCall(self, frame, headers, arrived_at, done)
+        returns; nothing is raised. ``leave`` what comes back when the caller hangs up. ``said`` is
+        what ``meet`` made of the headers, ``caller`` whom a batch is shared with evenly."""
+        return FrameCall(self, frame, said, arrived_at, done, caller)
+
+    def count(
+        self,
+        answer: Answer | None,
+        arrived_at: float,
+        said: CallHeaders | None,
+    ) -> None:
+        """Count a native call that has ended, with no answer when the caller has gone."""
+        code, reason, queue = "cancelled", None, None
+        if answer is not None:
+            code, reason = answer.code, answer.reason
+            queue = None if answer.reply is None else answer.reply.timings["queue"]
+        seconds = self._clock() - arrived_at
+        self._metrics.ended(code, seconds, queue, reason)
+        if self._tracing is not None:
+            about: dict[str, str | float] = {"tierline.code": code, "tierline.queue": queue or 0.0}
+            if reason is not None:
+                about["tierline.reason"] = reason
+            if said is not None and said.request_id is not None:
+                about["tierline.request_id"] = said.request_id
+            self._tracing.ended(None if said is None else said.traceparent, seconds, about)
 
     @contextmanager
     def measured(self, arrived_at: float) -> Iterator[Measured]:
@@ -128,7 +173,14 @@ class Handlers:
             seconds = self._clock() - arrived_at
             self._metrics.ended(outcome.code, seconds, outcome.queue, outcome.reason)
 
-    async def score(self, request: ScoreRequest, deadline: Deadline) -> ScoreReply:
+    async def score(
+        self,
+        request: ScoreRequest,
+        deadline: Deadline,
+        *,
+        caller: str = "",
+        criticality: Criticality = Criticality.DEFAULT,
+    ) -> ScoreReply:
         """Answer one request by its deadline. Raises CallError, and what a broken scorer raises."""
         answered: asyncio.Future[ScoreReply] = asyncio.get_running_loop().create_future()
 
@@ -140,17 +192,24 @@ class Handlers:
             else:
                 answered.set_exception(outcome)
 
-        entered = self.enter(request, deadline, done)
+        entered = self.enter(request, deadline.at, done, caller, criticality)
         try:
             return await answered
         except asyncio.CancelledError:
             entered.leave()
             raise
 
-    def enter(self, request: ScoreRequest, deadline: Deadline, told: Told) -> Entered:
+    def enter(
+        self,
+        request: ScoreRequest,
+        deadline_at: float,
+        told: Told,
+        caller: str = "",
+        criticality: Criticality = Criticality.DEFAULT,
+    ) -> Entered:
         """Check a request and queue it; ``told`` gets its outcome once, later, on the loop. The
         generation it asks for is held until then. Raises CallError."""
-        if deadline.has_passed(self._clock()):
+        if self._clock() >= deadline_at:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
         if not self._lifecycle.takes_work:
             raise Unavailable(f"the endpoint is {self._lifecycle.phase.value}; ask another")
@@ -158,7 +217,9 @@ class Handlers:
         runner = generation.runner
         runner.scorer.validate(request)
         entered = Entered(generation, told)
-        entered.pending = runner.enter(request, deadline.at, entered.ended)
+        entered.pending = runner.enter(
+            request, deadline_at, entered.ended, caller=caller, criticality=criticality
+        )
         generation.calls += 1
         return entered
 
@@ -169,14 +230,17 @@ class Handlers:
 
         ``timeout`` (seconds) is a limit the request's body names; it may only shorten.
         """
+        return Deadline(self._deadline_at(said, arrived_at, timeout))
+
+    def _deadline_at(
+        self, said: CallHeaders, arrived_at: float, timeout: float | None = None
+    ) -> float:
         at = arrived_at + self._settings.default_timeout
         if said.deadline is not None:
             at = min(said.deadline.at, arrived_at + self._settings.max_timeout)
         elif timeout is not None:
             at = arrived_at + min(timeout, self._settings.max_timeout)
-        if timeout is not None:
-            at = min(at, arrived_at + timeout)
-        return Deadline(at)
+        return at if timeout is None else min(at, arrived_at + timeout)
 
     def expected_wait(self, model: str) -> float:
         """Seconds a request arriving now would wait in the queue. Raises ModelNotFound."""
@@ -257,31 +321,27 @@ class Entered:
 class FrameCall:
     """One native call from its frame to its answer; counted when it ends, however it does."""
 
-    __slots__ = ("_arrived_at", "_done", "_entered", "_handlers", "_request_id", "_traceparent")
+    __slots__ = ("_arrived_at", "_done", "_entered", "_handlers", "_said")
 
     def __init__(
         self,
         handlers: Handlers,
         frame: Buffer,
-        headers: Mapping[str, str],
+        said: CallHeaders,
         arrived_at: float,
         done: Callable[[Answer], None],
+        caller: str,
     ) -> None:
         self._handlers = handlers
         self._arrived_at = arrived_at
         self._done: Callable[[Answer], None] | None = done
-        self._request_id: str | None = None
-        self._traceparent: str | None = None
+        self._said = said
         self._entered: Entered | None = None
         handlers._metrics.began()
         try:
-            said = read_headers(headers, now=arrived_at)
-            self._request_id, self._traceparent = said.request_id, said.traceparent
-            deadline = handlers.deadline(said, arrived_at)
-            if deadline.has_passed(handlers._clock()):
-                raise DeadlineExceeded("the deadline had passed when the request arrived")
+            at = handlers._deadline_at(said, arrived_at)
             request = handlers._layouts.decode(frame)
-            self._entered = handlers.enter(request, deadline, self._ended)
+            self._entered = handlers.enter(request, at, self._ended, caller, said.criticality)
         except Exception as error:  # the shell's edge: told to the caller
             self._ended(error)
 
@@ -292,70 +352,30 @@ class FrameCall:
         self._done = None
         if self._entered is not None:
             self._entered.leave()
-        self._count("cancelled", None, None)
+        self._handlers.count(None, self._arrived_at, self._said)
 
     def _ended(self, outcome: Outcome) -> None:
         done, self._done = self._done, None
         if done is None:
             return
         answer = self._answer(outcome)
-        queue = None if answer.reply is None else answer.reply.timings["queue"]
-        self._count(answer.code, queue, answer.reason)
+        self._handlers.count(answer, self._arrived_at, self._said)
         done(answer)
 
     def _answer(self, outcome: Outcome) -> Answer:
+        request_id = self._said.request_id
         if not isinstance(outcome, ScoreReply):
-            return self._refusal(outcome)
+            return refusal(outcome, request_id)
         try:
             parts = encode_reply(outcome)
         except FrameError as error:  # the scorer's fault, not the caller's
-            return self._refusal(ModelFailed(f"the model's answer is none: {error}"))
+            return refusal(ModelFailed(f"the model's answer is none: {error}"), request_id)
         wait = 0.0 if self._entered is None else self._entered.wait_hint
-        return Answer(OK, parts, None, self._request_id, outcome, wait)
-
-    def _refusal(self, error: Exception) -> Answer:
-        reason = reason_of(error)
-        if not isinstance(error, CallError | FrameError):
-            reply, request_id = failure(error, self._request_id)  # logged; the caller gets its id
-            return Answer(reply.code, encode_error(reply), None, request_id, None, 0.0, reason)
-        reply = to_reply(error)
-        wait = error.queue if isinstance(error, Shed) else 0.0
-        frame, again = encode_error(reply), reply.retry_after
-        return Answer(reply.code, frame, again, self._request_id, None, wait, reason)
-
-    def _count(self, code: str, queue: float | None, reason: str | None) -> None:
-        handlers = self._handlers
-        seconds = handlers._clock() - self._arrived_at
-        handlers._metrics.ended(code, seconds, queue, reason)
-        if handlers._tracing is not None:
-            about: dict[str, str | float] = {"tierline.code": code, "tierline.queue": queue or 0.0}
-            if reason is not None:
-                about["tierline.reason"] = reason
-            if self._request_id is not None:
-                about["tierline.request_id"] = self._request_id
-            handlers._tracing.ended(self._traceparent, seconds, about)
+        return Answer(OK, parts, None, request_id, outcome, wait)
 
 
 def _nobody(outcome: Outcome) -> None:
     """Stands for a caller who was told."""
-
-
-def error_answer(error: ErrorReply, request_id: str | None = None) -> Answer:
-    """An error as an answer."""
-    return Answer(error.code, encode_error(error), error.retry_after, request_id)
-
-
-def failure(error: Exception, request_id: str | None) -> tuple[ErrorReply, str]:
-    """Log an unexpected exception; the caller learns an id to ask about, and nothing else."""
-    known_id = request_id or uuid.uuid4().hex
-    _log.error("request failed", exc_info=error, extra={"request_id": known_id})
-    message = f"the model failed on this request; the server's log knows it as {known_id}"
-    return ErrorReply(code="model_failed", message=message), known_id
-
-
-def internal_error(error: Exception, request_id: str | None) -> Answer:
-    """An unexpected exception as an answer, logged."""
-    return error_answer(*failure(error, request_id))
 
 
 def as_json(info: ModelInfo) -> dict[str, object]:

@@ -503,9 +503,11 @@ def test_the_default_deadline_bounds_a_request_that_names_none() -> None:
 
             enter = node.runner.enter
 
-            def remember(request: ScoreRequest, deadline_at: float, done: Done) -> Pending:
+            def remember(
+                request: ScoreRequest, deadline_at: float, done: Done, **about: str
+            ) -> Pending:
                 asked.append(deadline_at - time.monotonic())
-                return enter(request, deadline_at, done)
+                return enter(request, deadline_at, done, **about)
 
             node.runner.enter = remember  # type: ignore[method-assign, assignment]
             await node.score(a_request(1))

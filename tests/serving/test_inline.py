@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from tierline.wire import ScoreReply, ScoreRequest
 from tierline_serving.admission import WARM_AFTER
 from tierline_serving.batching import BatchLimits, Pending, Runner
 from tierline_serving.batching.pending import Outcome
-from tierline_serving.batching.place import BARRED_FIRST, INLINE_MOST, TOO_LONG, Place
+from tierline_serving.batching.place import BARRED_FIRST, INLINE_MOST, TOO_LONG, Place, Took
 from tierline_serving.batching.runner import READ_MOST
 
 LATER = 1000.0
@@ -156,7 +157,11 @@ def test_a_loop_held_up_twice_is_barred_for_longer_and_longer() -> None:
     for _ in range(WARM_AFTER):
         place.on_thread(10, INLINE_MOST / 100, INLINE_MOST)
     assert place.inline_rows(0.0) > 0
-    too_long = TOO_LONG * INLINE_MOST * 1.1
+    seconds = TOO_LONG * INLINE_MOST * 1.1
+    too_long = Took(seconds, INLINE_MOST / 100, waits=1)
+    for _ in range(5):
+        place.on_loop(10, Took(seconds, INLINE_MOST / 100), 0.0)
+    assert place.inline_rows(0.0) > 0, "a neighbour took the core: a thread would fare no better"
     place.on_loop(10, too_long, 0.0)
     assert place.inline_rows(0.0) > 0, "once is a hiccup"
     place.on_loop(10, too_long, 0.0)
@@ -170,7 +175,10 @@ def test_a_loop_held_up_twice_is_barred_for_longer_and_longer() -> None:
 def test_a_threads_batches_count_by_their_cpu_not_by_their_waits_for_the_interpreter() -> None:
     async def scenario() -> None:
         scorer = Clocked(INLINE_MOST * 5, 0.0)
-        runner = Runner(scorer, clock=scorer.clock, thread_clock=lambda: 0.0)
+        ticks = itertools.count()
+        runner = Runner(
+            scorer, clock=scorer.clock, thread_clock=lambda: 0.0, waits=lambda: next(ticks)
+        )
         runner.start()
         for _ in range(WARM_AFTER + 1):
             await runner.submit(a_request(1), scorer.now + LATER)

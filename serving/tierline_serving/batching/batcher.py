@@ -112,7 +112,7 @@ class Batcher(Generic[Ticket]):
             rows += some
         if not deadline_at > now:
             return Refusal.DEADLINE_PASSED
-        refusal = self._refuses(rows, size, ROOM[criticality], len(parts))
+        refusal = self.refuses(rows, size, criticality, len(parts))
         if refusal is not None:
             return refusal
         due = deadline_at + YIELDS[criticality]
@@ -128,8 +128,11 @@ class Batcher(Generic[Ticket]):
             heappush(self._deadlines, (deadline_at, self._sequence, ticket))
         return None
 
-    def _refuses(self, rows: int, size: int, room: float, requests: int) -> Refusal | None:
-        limits = self.limits
+    def refuses(
+        self, rows: int, size: int, criticality: str = DEFAULT, requests: int = 1
+    ) -> Refusal | None:
+        """Why the queue has no room for so much; None when it has."""
+        limits, room = self.limits, ROOM[criticality]
         if rows > limits.max_queue_rows or size > limits.max_queue_bytes:
             return Refusal.TOO_LARGE
         if not self._waiting:

@@ -2,14 +2,15 @@
 
 Pure: told what batches took. A thread's batches are slow by the clock whenever it must wait for the
 interpreter's lock, so they count by the CPU they used. Whether that was the whole truth (a GPU,
-other threads) shows when one is scored on the loop. If it was not, the loop is barred for a while,
-twice as long each time.
+other threads) shows when one is scored on the loop: who waits there for anything lets go of the
+core, who is pushed off it by a neighbour does not, and would fare no better on a thread. If it was
+not, the loop is barred for a while, twice as long each time.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from tierline_serving.costs import CostModel
 
@@ -31,6 +32,15 @@ class Engine(Enum):
     THREAD = "the scoring thread"
 
 
+class Took(NamedTuple):
+    """What a batch on the loop took: seconds by the clock, seconds of the loop's CPU, and how
+    often the loop let go of its core to wait."""
+
+    seconds: float
+    cpu: float
+    waits: int = 0
+
+
 class Place:
     """How many rows the loop may score itself; 0: none, they go to the thread."""
 
@@ -46,8 +56,9 @@ class Place:
         """The thread scored a batch: seconds of CPU, seconds by the clock."""
         self._learn(rows, cpu if seconds <= WAITS_MOST else seconds)
 
-    def on_loop(self, rows: int, seconds: float, now: float) -> None:
-        """The loop scored a batch in so many seconds, and it is ``now``."""
+    def on_loop(self, rows: int, took: Took, now: float) -> None:
+        """The loop scored a batch, and it is ``now``."""
+        seconds = took.seconds if took.waits else took.cpu
         if seconds <= TOO_LONG * INLINE_MOST:
             self._long_ones = 0
             self._learn(rows, seconds)

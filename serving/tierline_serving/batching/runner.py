@@ -15,36 +15,37 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 
-from tierline import DeadlineExceeded, Unavailable
+from tierline import CallError, DeadlineExceeded, Unavailable
 from tierline.wire import ScoreReply, ScoreRequest
-from tierline_serving.admission import Admission, Backlog
+from tierline_serving.admission import Backlog
 from tierline_serving.batching.alarm import Alarm
 from tierline_serving.batching.batcher import Batch, Batcher
+from tierline_serving.batching.door import Door
 from tierline_serving.batching.isolation import Outcome as Ended
 from tierline_serving.batching.limits import DEFAULT, BatchLimits
 from tierline_serving.batching.parts import into_parts
 from tierline_serving.batching.pending import Done, Outcome, Pending
-from tierline_serving.batching.place import Engine, Place
-from tierline_serving.batching.refusing import decided, refused
-from tierline_serving.batching.scoring import BatchReport, score_batch
+from tierline_serving.batching.place import INLINE_MOST, Engine, Place, Took
+from tierline_serving.batching.scoring import BatchReport, score_batch, thread_waits
 from tierline_serving.scorer import Scorer
 
 __all__ = ["BatchReport", "Runner"]
 
 Clock = Callable[[], float]
 
-# Seconds of reading callers between two batches, at most. Without a limit a flood of requests that
-# are all refused would keep the loop from scoring those it took; with a lower one calls would wait
-# unread, where no deadline is looked at.
-READ_MOST = 0.002
+# Seconds of reading callers between two batches, at most, as many as a batch may take: a flood of
+# requests that are all refused costs those that were taken half of the loop, and less would leave
+# calls unread for longer, where no deadline is looked at (tests/serving/test_overload.py).
+READ_MOST = INLINE_MOST
 SWITCH_INTERVAL = 0.0005  # seconds the scoring thread waits at most for the interpreter's lock
 
 
 class Runner:
     """Answers requests with one scorer. Create, ``start`` and use it on one event loop.
 
-    ``clock`` tells monotonic seconds, ``thread_clock`` the CPU seconds of the thread that asks;
-    ``on_batch`` is called on the loop after each batch.
+    ``clock`` tells monotonic seconds, ``thread_clock`` and ``waits`` the CPU seconds of the thread
+    that asks and how often it let go of its core; ``on_batch`` is called on the loop after each
+    batch, ``on_turn`` with the seconds the loop was kept by one.
     """
 
     def __init__(
@@ -54,16 +55,20 @@ class Runner:
         *,
         clock: Clock = time.monotonic,
         thread_clock: Clock = time.thread_time,
+        waits: Callable[[], int] = thread_waits,
         on_batch: Callable[[BatchReport], None] | None = None,
+        on_turn: Callable[[float], None] | None = None,
     ) -> None:
         self.scorer = scorer
         self.limits = limits or BatchLimits()
         self._clock = clock
         self._thread_clock = thread_clock
+        self._waits = waits
         self._on_batch = on_batch
+        self._on_turn = on_turn
         self._lock = threading.Lock()  # guards all that follows, up to the doorbell
         self._batcher: Batcher[Pending] = Batcher(self.limits)
-        self._admission = self._new_admission()
+        self._door = Door(self._batcher)
         self._was_waited_for = False  # whether the next batch waited while the last one ran
         self._hint = 0.0
         self._running: Batch[Pending] | None = None
@@ -100,12 +105,28 @@ class Runner:
     def expected_wait(self) -> float:
         """Predicted seconds in the queue for a request arriving now."""
         with self._lock:
-            return self._admission.expected_wait(self._backlog(), self._clock())
+            return self._door.admission.expected_wait(self._backlog(), self._clock())
 
     @property
     def wait_hint(self) -> float:
         """``expected_wait`` as it was when the last batch ended: what its answers carry."""
         return self._hint
+
+    def foresee(
+        self, size: int, deadline_at: float, now: float, criticality: str
+    ) -> CallError | None:
+        """Why a request of ``size`` bytes, not read yet, would be refused; None: it may enter.
+        On the loop; a batch that has waited long enough is scored first."""
+        now = self._turn_if_due(now)
+        with self._lock:
+            return self._door.foresee(size, deadline_at, self._backlog(), now, criticality)
+
+    def _turn_if_due(self, now: float) -> float:
+        """Score a batch when callers were read long enough since the last one; the time then."""
+        if self._engine is Engine.TURN and now - self._turn_from > READ_MOST:
+            self._turn()
+            return self._clock()
+        return now
 
     async def submit(self, request: ScoreRequest, deadline_at: float) -> ScoreReply:
         """Score a validated request; ``timings`` of the reply gain ``queue`` and ``compute``.
@@ -147,10 +168,7 @@ class Runner:
         """
         loop = self._loop
         assert loop is not None, "start() comes before enter()"
-        now = self._clock()
-        if self._engine is Engine.TURN and now - self._turn_from > READ_MOST:
-            self._turn()
-            now = self._clock()
+        now = self._turn_if_due(self._clock())
         pending = Pending(request, self.scorer.rows(request), deadline_at, now, done)
         if pending.rows > self.limits.max_batch_rows:
             into_parts(pending, self.scorer.rows, self.limits.max_batch_rows, self._joined)
@@ -182,7 +200,7 @@ class Runner:
     def forget_costs(self) -> None:
         """Unlearn the cost of batches: warm-up ones are slower than those that follow."""
         with self._lock:
-            self._admission = self._new_admission()
+            self._door.forget_costs()
 
     def abandon(self, reason: str) -> int:
         """Refuse new work and fail all that is unanswered with Unavailable(reason); how many."""
@@ -212,10 +230,6 @@ class Runner:
 
     # On the loop.
 
-    def _new_admission(self) -> Admission:
-        limits = self.limits
-        return Admission(limits.max_batch_rows, max_queue_seconds=limits.max_queue_seconds)
-
     def _joined(self, whole: Pending, outcome: Outcome) -> None:
         """A request in parts is answered, or one part failed and the others are not wanted."""
         done = whole.done
@@ -226,20 +240,9 @@ class Runner:
     def _admit(self, pending: Pending, now: float, caller: str, criticality: str) -> None:
         if self._is_closed:
             raise Unavailable("the endpoint is shutting down; ask another")
-        backlog = self._backlog()
-        rows, deadline_at = pending.rows, pending.deadline_at
-        decision = self._admission.decide(rows, deadline_at, backlog, now, criticality)
-        error = decided(decision)
+        error = self._door.admit(pending, self._backlog(), now, caller, criticality)
         if error is not None:
             raise error
-        parts = [(part, part.rows) for part in pending.parts or (pending,)]
-        size = pending.size
-        refusal = self._batcher.offer_parts(
-            parts, deadline_at, now, size=size, caller=caller, criticality=criticality
-        )
-        if refusal is not None:
-            wait = self._admission.retry_after(backlog, now)
-            raise refused(refusal, rows, size, self.limits, wait)
 
     def _backlog(self) -> Backlog:
         running = self._running.rows if self._running is not None else 0
@@ -268,18 +271,22 @@ class Runner:
             self._watch_deadlines()
 
     def _score_here(self, batch: Batch[Pending]) -> None:
+        began, cpu, waits = self._running_since, self._thread_clock(), self._waits()
         outcomes, report = self._score(batch) if batch.tickets else ((), None)
         with self._lock:
             self._running = None
             now = self._clock()
             if report is not None and report.runs == 1:
-                self._place.on_loop(batch.rows, report.compute, now)
+                took = Took(report.compute, self._thread_clock() - cpu, self._waits() - waits)
+                self._place.on_loop(batch.rows, took, now)
             goes_on = self._batcher.queued_requests > 0 and not self._is_closed
             self._engine = Engine.TURN if goes_on else Engine.IDLE
             self._turn_from = now
         if goes_on and self._loop is not None:
             self._loop.call_soon(self._due_turn)  # the loop reads and refuses in between
         self._settle(batch, outcomes, report)
+        if self._on_turn is not None:
+            self._on_turn(self._clock() - began)
 
     def _settle(
         self, batch: Batch[Pending], outcomes: Sequence[Ended], report: BatchReport | None
@@ -325,7 +332,7 @@ class Runner:
 
     def _inline_rows(self, now: float) -> int:
         rows = self._place.inline_rows(now)
-        self._admission.batch_rows = rows or self.limits.max_batch_rows
+        self._door.admission.batch_rows = rows or self.limits.max_batch_rows
         return rows
 
     def _take(self, now: float, most: int | None = None) -> Batch[Pending] | None:
@@ -340,10 +347,12 @@ class Runner:
             if report.runs == 1 and not report.failed:
                 ended = self._running_since + report.compute
                 follows = self._was_waited_for
-                self._admission.observe(batch.rows, report.compute, ended, follows=follows)
+                self._door.admission.observe(batch.rows, report.compute, ended, follows=follows)
             self._was_waited_for = self._batcher.queued_requests > 0
+            if not self._was_waited_for:
+                self._door.admission.emptied()
             backlog = Backlog(self._batcher.queued_rows)
-            self._hint = self._admission.expected_wait(backlog, self._running_since)
+            self._hint = self._door.admission.expected_wait(backlog, self._running_since)
         return outcomes, report
 
     # On the scoring thread.

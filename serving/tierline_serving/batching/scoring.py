@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -50,3 +51,8 @@ def score_batch(
         info.name, len(tickets), batch.rows, compute, isolated.runs, failed, info.bundle, waited
     )
     return isolated.outcomes, report
+
+
+def thread_waits() -> int:
+    """How often the thread that asks has let go of its core to wait for something."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

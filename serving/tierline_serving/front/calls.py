@@ -13,6 +13,7 @@ from tierline.wire import ScoreReply, ScoreRequest
 from tierline.wire.errors import http_status, to_reply
 from tierline.wire.headers import REQUEST_ID_HEADER, read_headers
 from tierline_serving.admission import reason_of
+from tierline_serving.answers import OK, failure
 from tierline_serving.front.encodings import content_encoding, decoded, encoded
 from tierline_serving.front.exchange import (
     DisconnectWatch,
@@ -21,12 +22,13 @@ from tierline_serving.front.exchange import (
     Response,
     Scope,
     Send,
+    caller_of,
     no_room,
     read_body,
     respond,
     text_headers,
 )
-from tierline_serving.handlers import OK, Handlers, Measured, failure
+from tierline_serving.handlers import Handlers, Measured
 from tierline_serving.settings import ServerSettings
 
 Refusal = Callable[[Refused], Response]
@@ -45,6 +47,7 @@ class Arrived(NamedTuple):
     body: bytes
     headers: Mapping[str, str]
     at: float
+    caller: str = ""  # whom a batch is shared with evenly
 
 
 Work = Callable[[Arrived], Awaitable[tuple[Response, ScoreReply | None]]]
@@ -70,7 +73,10 @@ class Calls:
         """Score by the deadline the headers name, at most ``timeout`` seconds after arrival.
         Raises CallError."""
         said = read_headers(arrived.headers, now=arrived.at)
-        return await self.handlers.score(request, self.handlers.deadline(said, arrived.at, timeout))
+        deadline = self.handlers.deadline(said, arrived.at, timeout)
+        return await self.handlers.score(
+            request, deadline, caller=arrived.caller, criticality=said.criticality
+        )
 
     async def answer(
         self, scope: Scope, receive: Receive, send: Send, work: Work, refusal: Refusal
@@ -82,9 +88,11 @@ class Calls:
         with self.handlers.measured(arrived_at) as outcome:
             try:
                 headers = text_headers(scope["headers"])
-                request_id = read_headers(headers, now=arrived_at).request_id
+                said = read_headers(headers, now=arrived_at)
+                request_id = said.request_id
                 accepts = headers.get("accept-encoding", "")
-                arrived = await self.read(headers, receive, arrived_at)
+                self.handlers.foresee(said, 0, arrived_at)  # before the body is read
+                arrived = await self.read(headers, receive, arrived_at, caller_of(scope))
                 if arrived is None:
                     return  # the caller hung up while sending
                 try:
@@ -102,7 +110,7 @@ class Calls:
         await self.send(send, response, accepts, request_id)
 
     async def read(
-        self, headers: Mapping[str, str], receive: Receive, arrived_at: float
+        self, headers: Mapping[str, str], receive: Receive, arrived_at: float, caller: str = ""
     ) -> Arrived | None:
         """The whole plain body, or None when the caller left. Raises Refused.
 
@@ -124,7 +132,7 @@ class Calls:
                 raise
             if not bodies.grow(packed, len(body)):
                 raise no_room()
-        return Arrived(body, headers, arrived_at)
+        return Arrived(body, headers, arrived_at, caller)
 
     async def send(
         self, send: Send, response: Response, accepts: str = "", request_id: str | None = None

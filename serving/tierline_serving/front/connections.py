@@ -17,7 +17,16 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from tierline_serving.front.native import NativeCalls, NativeCycle, read_whole, takes
+from tierline_serving.answers import Answer
+from tierline_serving.front.native import (
+    NativeCalls,
+    NativeCycle,
+    call_headers,
+    read_head,
+    response_bytes,
+    takes,
+)
+from tierline_serving.front.turns import Turns
 from tierline_serving.settings import ServerSettings
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -69,9 +78,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_at_rest = True  # between messages: the parser has nothing begun
         self._idle_from: float | None = None
         self._native: NativeCalls | None = getattr(self.app, "native", None)
+        self.caller = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is not None:
+            self.caller = self.client[0]
         if len(self.connections) > self.limits.max_connections:
             self._make_room()
         self._wait(self.limits.head_timeout)
@@ -116,17 +128,30 @@ class GuardedProtocol(HttpToolsProtocol):
         before = self.cycle
         if not (before is None or before.response_complete) or self.flow.write_paused:
             return False
-        request = read_whole(data)
-        if request is None or self._native is None:
+        calls, head = self._native, read_head(data)
+        if head is None or calls is None:
             return False
-        headers, body = request
         if self._patience is not None:
             self._stop_waiting()
-        cycle = NativeCycle(self, self._native, headers, monotonic(), keep_alive=True)
+        arrived_at = self._arrived(calls)
+        met = calls.meet(call_headers(head.headers), head.length, arrived_at)
+        if type(met) is Answer and not calls.asks_to_leave:
+            # Turned away on account of its head: the body is dropped as it came.
+            self.transport.write(response_bytes(met, keep_alive=True))
+            self.on_response_complete()
+            return True
+        cycle = NativeCycle(self, calls, met, arrived_at, keep_alive=True)
         self.cycle = cycle
-        cycle.add(body)
+        cycle.add(data[head.end :])
         cycle.begin()
         return True
+
+    def _arrived(self, calls: NativeCalls) -> float:
+        """The earliest instant what is being read can have come."""
+        turns = calls.turns
+        if turns.opens(monotonic()):
+            self.loop.call_soon(_close_turn, turns)
+        return turns.since
 
     def on_message_begin(self) -> None:
         self._is_at_rest = False
@@ -152,7 +177,10 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             return
         keeps = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        self.cycle = NativeCycle(self, calls, self.headers, monotonic(), keep_alive=keeps)
+        headers, arrived_at = dict(self.headers), self._arrived(calls)
+        size = int(headers[b"content-length"])
+        met = calls.meet(call_headers(headers), size, arrived_at)
+        self.cycle = NativeCycle(self, calls, met, arrived_at, keep_alive=keeps)
 
     def on_body(self, body: bytes) -> None:
         if type(self.cycle) is NativeCycle:
@@ -260,6 +288,10 @@ class GuardedProtocol(HttpToolsProtocol):
         victim = min(idle, key=lambda each: each.cycle is not None, default=self)
         self.connections.discard(victim)
         victim.transport.abort()
+
+
+def _close_turn(turns: Turns) -> None:
+    turns.over(monotonic())
 
 
 def guarded_protocol(settings: ServerSettings) -> type[GuardedProtocol]:

@@ -21,6 +21,7 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 MAX_HEADERS: Final = 100  # no client sends a third of it
 JSON_TYPE: Final = b"application/json"
+CALLER: Final = "tierline.caller"  # in a scope: the id of the key that was shown
 # Not after 413: the caller is still sending, and would be reset before reading why.
 HANG_UP: Final = ((b"connection", b"close"),)
 ROOM_AFTER: Final = 0.5  # seconds: what a caller of a large request is told to wait
@@ -136,6 +137,12 @@ def raw_path(scope: Scope) -> str:
     """The path as it was sent, percent signs and all."""
     raw = scope.get("raw_path")
     return raw.decode("ascii", "replace") if raw else str(scope["path"])
+
+
+def caller_of(scope: Scope) -> str:
+    """Whose request this is, as far as an even share goes: a key's id, else the address."""
+    client = scope.get("client")
+    return str(scope.get(CALLER) or (client[0] if client else ""))
 
 
 def text_headers(raw: RawHeaders) -> dict[str, str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tierline.deadline import DEADLINE_HEADER
 from tierline.wire import ErrorReply
@@ -21,14 +21,18 @@ from tierline.wire.frames import encode_error
 from tierline.wire.headers import (
     ATTEMPT_HEADER,
     CONTENT_TYPE,
+    CRITICALITY_HEADER,
     REQUEST_ID_HEADER,
     TRACEPARENT_HEADER,
+    CallHeaders,
 )
+from tierline_serving.answers import Answer
 from tierline_serving.front.bodies import HELD_FROM
 from tierline_serving.front.exchange import MAX_HEADERS, RawHeaders
+from tierline_serving.front.turns import Turns
 
 if TYPE_CHECKING:
-    from tierline_serving.handlers import Answer, FrameCall
+    from tierline_serving.handlers import FrameCall
 
 SCORE_PATH: Final = "/v1/score"
 QUEUE_HEADER: Final = b"x-tierline-queue-ms"  # expected wait of a request arriving now
@@ -41,7 +45,13 @@ _ID_HEADER: Final = REQUEST_ID_HEADER.encode()
 _FRAME: Final = CONTENT_TYPE.encode()
 _READ: Final = {
     name.encode(): name
-    for name in (DEADLINE_HEADER, ATTEMPT_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER)
+    for name in (
+        DEADLINE_HEADER,
+        ATTEMPT_HEADER,
+        REQUEST_ID_HEADER,
+        TRACEPARENT_HEADER,
+        CRITICALITY_HEADER,
+    )
 }  # the headers a call is read from
 # One request line, then name, colon, blank, printable text: no folding, nothing to argue about.
 _PLAIN: Final = re.compile(
@@ -59,15 +69,22 @@ _LEAVE: Final = b"connection: close\r\n"
 class NativeCalls(Protocol):
     """Who answers native calls (``Handlers`` does)."""
 
+    turns: Turns
+
     @property
     def asks_to_leave(self) -> bool: ...
+
+    def meet(
+        self, headers: Mapping[str, str], size: int, arrived_at: float
+    ) -> CallHeaders | Answer: ...
 
     def begin_frame(
         self,
         frame: bytes,
-        headers: Mapping[str, str],
+        said: CallHeaders,
         arrived_at: float,
         done: Callable[[Answer], None],
+        caller: str = "",
     ) -> FrameCall: ...
 
 
@@ -75,6 +92,7 @@ class Connection(Protocol):
     """What a cycle needs of its connection."""
 
     transport: asyncio.Transport
+    caller: str  # whose calls these are, as far as sharing a batch evenly goes
 
     def on_response_complete(self) -> None: ...
 
@@ -94,7 +112,8 @@ class NativeCycle:
         "_call",
         "_calls",
         "_connection",
-        "_headers",
+        "_has_part",
+        "_met",
         "_parts",
         "disconnected",
         "keep_alive",
@@ -107,35 +126,42 @@ class NativeCycle:
         self,
         connection: Connection,
         calls: NativeCalls,
-        headers: RawHeaders,
+        met: CallHeaders | Answer,
         arrived_at: float,
         *,
         keep_alive: bool,
     ) -> None:
+        """``met`` is what ``calls`` made of the head: an answer is sent when the body has come."""
         self.keep_alive = keep_alive
         self.more_body = True
         self.response_complete = self.disconnected = False
         self._connection = connection
         self._calls = calls
-        self._headers = headers
+        self._met = met
         self._arrived_at = arrived_at
         self._parts: list[bytes] = []
+        self._has_part = False
         self._call: FrameCall | None = None
 
     def add(self, body: bytes) -> None:
-        """A piece of the body came."""
-        self._parts.append(body)
+        """A piece of the body came; nobody reads that of a call which is answered already."""
+        self._has_part = True
+        if type(self._met) is CallHeaders:
+            self._parts.append(body)
 
     def begin(self) -> None:
         """The body is whole: score it."""
         self.more_body = False
+        met = self._met
+        if type(met) is Answer:
+            self._answer(met)
+            return
+        assert type(met) is CallHeaders
         parts = self._parts
         frame = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts = []
-        headers = {
-            _READ[name]: text.decode("latin-1") for name, text in self._headers if name in _READ
-        }
-        call = self._calls.begin_frame(frame, headers, self._arrived_at, self._answer)
+        caller = self._connection.caller
+        call = self._calls.begin_frame(frame, met, self._arrived_at, self._answer, caller)
         if not self.response_complete:
             self._call = call
 
@@ -149,7 +175,7 @@ class NativeCycle:
     @property
     def has_part(self) -> bool:
         """Whether some of the body came, and not all of it."""
-        return self.more_body and bool(self._parts)
+        return self.more_body and self._has_part
 
     def refuse_slow(self, seconds: float) -> None:
         """The body did not come in so many seconds: say so, and hang up."""
@@ -176,27 +202,42 @@ class NativeCycle:
         self._connection.on_response_complete()
 
 
-def read_whole(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
-    """Headers and body when ``data`` is one whole native call in the plainest form, as our own
-    client sends it; None for everything else, right or wrong, which the full parser then reads."""
+class Head(NamedTuple):
+    """A plain head: its headers (names in lower case), the body's length and where it begins."""
+
+    headers: dict[bytes, bytes]
+    length: int
+    end: int
+
+
+def read_head(data: bytes) -> Head | None:
+    """The head when ``data`` is one whole native call in the plainest form, as our own client
+    sends it; None for everything else, right or wrong, which the full parser then reads."""
     found = _PLAIN.match(data)
-    if found is None or found.end() > _LONGEST_HEAD:
+    if found is None:
         return None
-    length = -1
-    headers = []
-    for line in found[1][2:].split(b"\r\n"):
-        name, _, value = line.partition(b": ")
-        name = name.lower()
-        if name == b"content-length":
-            if length >= 0 or not value.isdigit() or len(value) > _DIGITS:
-                return None
-            length = int(value)
-        elif name in _NOT_PLAIN:
-            return None
-        headers.append((name, value))
-    if length != len(data) - found.end() or length > HELD_FROM or len(headers) > MAX_HEADERS:
+    end = found.end()
+    lines = found[1][2:].split(b"\r\n")
+    headers = {name.lower(): value for name, _, value in [line.partition(b": ") for line in lines]}
+    text = headers.get(b"content-length", b"")
+    if (
+        not text.isdigit()
+        or len(text) > _DIGITS
+        or len(headers) != len(lines)  # a name said twice
+        or not _NOT_PLAIN.isdisjoint(headers)
+        or end > _LONGEST_HEAD
+        or len(headers) > MAX_HEADERS
+    ):
         return None
-    return headers, data[found.end() :]
+    length = int(text)
+    if length != len(data) - end or length > HELD_FROM:
+        return None
+    return Head(headers, length, end)
+
+
+def call_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Those a call is read from, as text."""
+    return {name: headers[raw].decode("latin-1") for raw, name in _READ.items() if raw in headers}
 
 
 @cache
@@ -220,23 +261,34 @@ def takes(method: bytes, url: bytes, headers: RawHeaders) -> bool:
 
 def response_bytes(answer: Answer, *, keep_alive: bool) -> bytes:
     """The whole HTTP answer."""
-    status = 200 if answer.reply is not None else http_status(answer.code)
+    reply, request_id = answer.reply, answer.request_id
+    named = b"" if request_id is None else b"%b: %b\r\n" % (_ID_HEADER, request_id.encode())
+    leave = b"" if keep_alive else _LEAVE
+    if reply is None:
+        code, frame, again, _, _, wait, reason = answer
+        before, after = _refusal(code, reason, wait, again, b"".join(frame))
+        return b"".join((before, named, leave, after))
+    hints = b"x-tierline-queue-ms: %.3f\r\nx-tierline-compute-ms: %.3f\r\n%b: %b\r\n" % (
+        answer.expected_wait * 1e3,
+        reply.timings["compute"] * 1e3,
+        BUNDLE_HEADER,
+        reply.bundle.encode(),
+    )
+    size = b"content-length: %d\r\n\r\n" % sum(map(len, answer.frame))
+    return b"".join((_head(200), hints, named, leave, size, *answer.frame))
+
+
+@lru_cache(4096)
+def _refusal(
+    code: str, reason: str | None, wait: float, again: float | None, frame: bytes
+) -> tuple[bytes, bytes]:
+    """An error's answer before and after the lines that are this caller's own."""
+    status = http_status(code)
     lines = [_head(status)]
-    reply = answer.reply
-    if reply is not None:
-        lines.append(
-            b"x-tierline-queue-ms: %.3f\r\nx-tierline-compute-ms: %.3f\r\nx-tierline-bundle: %b\r\n"
-            % (answer.expected_wait * 1e3, reply.timings["compute"] * 1e3, reply.bundle.encode())
-        )
-    elif answer.reason is not None:
-        lines.append(b"x-tierline-reason: %b\r\n" % answer.reason.encode())
+    if reason is not None:
+        lines.append(b"%b: %b\r\n" % (REASON_HEADER, reason.encode()))
         if status == 429:
-            lines.append(b"x-tierline-queue-ms: %.3f\r\n" % (answer.expected_wait * 1e3))
-    if answer.request_id is not None:
-        lines.append(b"%b: %b\r\n" % (_ID_HEADER, answer.request_id.encode()))
-    if answer.retry_after is not None:
-        lines.append(b"retry-after: %d\r\n" % max(1, round(answer.retry_after)))
-    if not keep_alive:
-        lines.append(_LEAVE)
-    size = sum(map(len, answer.frame))
-    return b"".join((*lines, b"content-length: %d\r\n\r\n" % size, *answer.frame))
+            lines.append(b"%b: %.3f\r\n" % (QUEUE_HEADER, wait * 1e3))
+    if again is not None:
+        lines.append(b"retry-after: %d\r\n" % max(1, round(again)))
+    return b"".join(lines), b"content-length: %d\r\n\r\n%b" % (len(frame), frame)

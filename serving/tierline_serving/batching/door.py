@@ -1,0 +1,63 @@
+"""Who may join a runner's queue: in time by the admission, and within the queue's bounds. Pure."""
+
+from __future__ import annotations
+
+from tierline import CallError
+from tierline_serving.admission import Admission, Backlog, Verdict
+from tierline_serving.batching.batcher import Batcher
+from tierline_serving.batching.limits import Refusal
+from tierline_serving.batching.pending import Pending
+from tierline_serving.batching.refusing import decided, refused
+
+
+class Door:
+    """Lets requests into a batcher, or says why not: by their head alone, and once they are read.
+
+    ``admission`` is told of every batch by who scores them.
+    """
+
+    def __init__(self, batcher: Batcher[Pending]) -> None:
+        self._batcher = batcher
+        self.admission = self._new_admission()
+
+    def forget_costs(self) -> None:
+        """Begin anew with what batches cost."""
+        self.admission = self._new_admission()
+
+    def foresee(
+        self, size: int, deadline_at: float, backlog: Backlog, now: float, criticality: str
+    ) -> CallError | None:
+        """Why a request of ``size`` bytes, not read yet, would be refused; None: it may come."""
+        rows = self.admission.rows_in(size)
+        decision = self.admission.decide(rows, deadline_at, backlog, now, criticality)
+        if decision.verdict is not Verdict.ADMIT:
+            return decided(decision)
+        refusal = self._batcher.refuses(rows, size, criticality)
+        if refusal is None or refusal is Refusal.TOO_LARGE:  # the size alone proves nothing
+            return None
+        return self._refused(refusal, rows, size, backlog, now)
+
+    def admit(
+        self, pending: Pending, backlog: Backlog, now: float, caller: str, criticality: str
+    ) -> CallError | None:
+        """Queue a request, or say why not."""
+        rows, deadline_at, size = pending.rows, pending.deadline_at, pending.size
+        self.admission.learn_size(rows, size)
+        decision = self.admission.decide(rows, deadline_at, backlog, now, criticality)
+        if decision.verdict is not Verdict.ADMIT:
+            return decided(decision)
+        parts = [(part, part.rows) for part in pending.parts or (pending,)]
+        refusal = self._batcher.offer_parts(
+            parts, deadline_at, now, size=size, caller=caller, criticality=criticality
+        )
+        return None if refusal is None else self._refused(refusal, rows, size, backlog, now)
+
+    def _refused(
+        self, refusal: Refusal, rows: int, size: int, backlog: Backlog, now: float
+    ) -> CallError:
+        wait = self.admission.retry_after(backlog, now)
+        return refused(refusal, rows, size, self._batcher.limits, wait)
+
+    def _new_admission(self) -> Admission:
+        limits = self._batcher.limits
+        return Admission(limits.max_batch_rows, max_queue_seconds=limits.max_queue_seconds)
