@@ -1,0 +1,1 @@
+"""Product search by text: a bi-encoder retrieves, late interaction over its tokens orders."""
