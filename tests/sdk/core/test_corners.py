@@ -1,4 +1,4 @@
-"""Corners of rules that nobody comes by on most days: nothing configured, nothing left, one left."""
+"""Corners of rules that few come by: nothing configured, nothing left, only one left."""
 
 from __future__ import annotations
 
