@@ -77,7 +77,8 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
 def check_ids(ids: NDArray[Any], rows: int) -> Int64Array:
     """Ids as int64; each must be in [0, rows) or -1 for a pruned row."""
     wide = _integers(ids, "ids")
-    if wide.size:
+    # Read as unsigned numbers, pruned ids are the largest there are: one pass settles most calls.
+    if wide.size and int(wide.view(np.uint64).max()) >= rows:
         low, high = int(wide.min()), int(wide.max())
         if low < -1 or high >= rows:
             bad = low if low < -1 else high

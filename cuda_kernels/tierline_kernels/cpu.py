@@ -47,6 +47,15 @@ def _shares(rows: int, work: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
+def _bag_shares(offsets: Int64Array, row_bytes: int) -> list[tuple[int, int]]:
+    """As ``_shares``, for bags of any lengths: about as many rows each, read or written."""
+    rows = offsets[1:] + np.arange(1, len(offsets))
+    count = len(_shares(len(rows), int(rows[-1]) * row_bytes)) if len(rows) else 1
+    cuts = np.searchsorted(rows, [rows[-1] * i // count for i in range(1, count)], side="right")
+    edges = [0, *(int(cut) for cut in cuts), len(rows)]
+    return [(low, high) for low, high in pairwise(edges) if low < high]
+
+
 def _hands(shares: list[tuple[int, int]]) -> int:
     """How many threads take part in the work."""
     return min(threads(), len(shares))
@@ -95,28 +104,22 @@ def _loadable(table: NDArray[Any]) -> NDArray[Any]:
 
 def bag(task: BagTask, out: Float32Array) -> None:
     """See ``embedding_bag``."""
-    table, ids = task.table, task.ids
-    weights = _or_empty(task.weights, _NO_FLOATS)
+    table, weights = task.table, _or_empty(task.weights, _NO_FLOATS)
     padding = -2 if task.padding is None else task.padding
+    scales = biases = _NO_FLOATS
     if isinstance(table, RowwiseInt8):
-        quantised = table
-        biases = _or_empty(quantised.biases, _NO_FLOATS)
-
-        def part(_: int, low: int, high: int) -> None:
-            jit_rows.bag_int8(
-                quantised.codes, quantised.scales, biases,
-                ids, task.offsets, weights, task.mean, padding, out, low, high,
-            )  # fmt: skip
-
+        entries: NDArray[Any] = table.codes
+        scales, biases = table.scales, _or_empty(table.biases, _NO_FLOATS)
     else:
-        floats = _loadable(table)
+        entries = _loadable(table)
 
-        def part(_: int, low: int, high: int) -> None:
-            jit_rows.bag_float(
-                floats, ids, task.offsets, weights, task.mean, padding, out, low, high
-            )
+    def part(_: int, low: int, high: int) -> None:
+        jit_rows.bag(
+            entries, scales, biases, task.ids, task.offsets, weights, task.mean, padding, out,
+            low, high,
+        )  # fmt: skip
 
-    _run(part, _shares(len(out), len(ids) * out.shape[1] * 4))
+    _run(part, _bag_shares(task.offsets, out.shape[1] * 4))
 
 
 def topk(task: TopkTask, values: Float32Array, indices: Int64Array) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tierline.edge")
 
+# Ids to exclude: flat, and where each row's list starts, [B + 1].
+Lists = tuple[NDArray[np.int64], NDArray[np.int64]]
 # Float tables meet this many queries a product or fewer, never more: the kernels then score each
 # query by itself, so that a recommendation does not depend on who else asked in the same batch.
 QUERIES_TOGETHER = 8
@@ -36,6 +38,13 @@ def open_items(bundle: Bundle, name: str, session: Session) -> ItemTable | Devic
         session.share_stream(found.driver.stream_handle)
     log.info("bundle %s: kernels run on %s, %s", bundle.id, found.backend, session.provider)
     return found
+
+
+def part_of(exclude: Lists, low: int, count: int) -> Lists:
+    """The lists of at most ``count`` rows, from row ``low`` on."""
+    ids, offsets = exclude
+    part = offsets[low : low + count + 1]
+    return ids[part[0] : part[-1]], part - part[0]
 
 
 class ItemTable:
@@ -60,21 +69,15 @@ class ItemTable:
         """float32 [*ids.shape, d]; the row of id 0 is all zeros by construction."""
         return embedding_lookup(self.rows, ids, backend=self.backend)
 
-    def best(
-        self,
-        hidden: NDArray[np.float32],
-        k: int,
-        exclude: tuple[NDArray[np.int64], NDArray[np.int64]],
-    ) -> TopK:
+    def best(self, hidden: NDArray[np.float32], k: int, exclude: Lists) -> TopK:
         """The k items with the largest inner product with each state [B, d], none excluded."""
         if isinstance(self.rows, RowwiseInt8) or len(hidden) <= QUERIES_TOGETHER:
             return dot_topk(hidden, self.rows, k, exclude=exclude, backend=self.backend)
-        ids, offsets = exclude
-        parts = []
-        for low in range(0, len(hidden), QUERIES_TOGETHER):
-            high = min(low + QUERIES_TOGETHER, len(hidden))
-            some = (ids[offsets[low] : offsets[high]], offsets[low : high + 1] - offsets[low])
-            parts.append(self.best(hidden[low:high], k, some))
+        size = QUERIES_TOGETHER
+        parts = [
+            self.best(hidden[low : low + size], k, part_of(exclude, low, size))
+            for low in range(0, len(hidden), size)
+        ]
         return TopK(
             np.concatenate([part.values for part in parts]),
             np.concatenate([part.indices for part in parts]),

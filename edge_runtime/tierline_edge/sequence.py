@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from tierline import BundleRefused, ModelFailed
 from tierline.wire import CANDIDATE_IDS, ScoreReply, ScoreRequest
-from tierline_edge.embeddings import ItemTable, open_items
+from tierline_edge.embeddings import ItemTable, Lists, open_items
 from tierline_edge.info import describe
 from tierline_edge.session import Session
 from tierline_serving.bundle import Bundle
 from tierline_serving.manifest import SequenceSpec
 from tierline_serving.requests import HISTORY, SequenceRequests
+
+Best = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and ids, best first
 
 PROBES = 16  # random histories that show at load whether a row's company changes its state
 
@@ -57,8 +59,7 @@ class SequenceScorer:
         ]
         rows = self._table.look_up(np.concatenate((self._for_host(ids), *wanted)))
         start = len(self._for_host(ids))
-        hidden, doubts = self._encode(ids, rows[:start])
-        catalogue = self._recommend(requests, hidden)
+        hidden, doubts, catalogue = self._meet(requests, ids, rows[:start])
         replies = []
         for row, request in enumerate(requests):
             items = None
@@ -95,10 +96,16 @@ class SequenceScorer:
             )
         else:
             outputs = self._table.encode(self._session, ids, self._outputs)
-        _check_output("hidden", outputs[0], (len(ids), self._dim))
+        return self._checked(outputs, len(ids))
+
+    def _checked(
+        self, outputs: list[NDArray[np.float32]], count: int
+    ) -> tuple[NDArray[np.float32], list[float | None]]:
+        """The encoder's outputs for ``count`` rows. Raises ModelFailed for what is none."""
+        _check_output("hidden", outputs[0], (count, self._dim))
         if len(outputs) == 1:
-            return outputs[0], [None] * len(ids)
-        _check_output(self._outputs[1], outputs[1], (len(ids),))
+            return outputs[0], [None] * count
+        _check_output(self._outputs[1], outputs[1], (count,))
         return outputs[0], outputs[1].tolist()
 
     def _answers_differ_alone(self, spec: SequenceSpec) -> bool:
@@ -115,21 +122,31 @@ class SequenceScorer:
             for row, (state, doubt) in enumerate(alone)
         )
 
-    def _recommend(
-        self, requests: Sequence[ScoreRequest], hidden: NDArray[np.float32]
-    ) -> dict[int, tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """The best items of each request without candidates, its history and padding left out."""
-        rows = [i for i, request in enumerate(requests) if request.candidates is None]
-        if not rows:
-            return {}
-        seen = [np.append(requests[i].query[HISTORY].astype(np.int64), 0) for i in rows]
-        offsets = np.cumsum([0, *(len(each) for each in seen)], dtype=np.int64)
-        most = max(requests[i].k or 1 for i in rows)
-        found = self._table.best(hidden[rows], most, (np.concatenate(seen), offsets))
-        return {
+    def _meet(
+        self, requests: Sequence[ScoreRequest], ids: NDArray[np.int64], rows: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], list[float | None], dict[int, Best]]:
+        """States and uncertainties of all, and for each request without candidates its best items,
+        its history and padding left out. On a device one plan answers all three."""
+        asked = [i for i, request in enumerate(requests) if request.candidates is None]
+        most = max((requests[i].k or 1 for i in asked), default=0)
+        if not asked:
+            return *self._encode(ids, rows), {}
+        if isinstance(self._table, ItemTable):
+            hidden, doubts = self._encode(ids, rows)
+            wanted = [requests[i] for i in asked]
+            found = self._table.best(hidden[asked], most, _seen(wanted, len(wanted)))
+            places: Sequence[int] = range(len(asked))
+        else:
+            outputs, found = self._table.recommend(
+                self._session, ids, self._outputs, most, _seen(requests, len(ids))
+            )
+            hidden, doubts = self._checked(outputs, len(ids))
+            places = asked
+        best = {
             row: (found.values[i, : requests[row].k], found.indices[i, : requests[row].k])
-            for i, row in enumerate(rows)
+            for i, row in zip(places, asked, strict=True)
         }
+        return hidden, doubts, best
 
     def prior(self) -> NDArray[np.float32] | None:
         """The bundle's popularity prior, float32 [n_items + 1]."""
@@ -137,6 +154,22 @@ class SequenceScorer:
 
     def close(self) -> None:
         """Nothing to give back: the session goes with this object."""
+
+
+def _seen(requests: Sequence[ScoreRequest], rows: int) -> Lists:
+    """What may not be recommended to each of ``rows`` rows: the whole history and padding; nothing
+    to keep from a request with candidates, and from rows beyond the requests."""
+    nothing = np.empty(0, np.int64)
+    seen = [
+        nothing
+        if each.candidates is not None
+        else np.append(each.query[HISTORY].astype(np.int64), 0)
+        for each in requests
+    ]
+    ids = np.concatenate(seen)
+    offsets = np.full(rows + 1, len(ids), np.int64)
+    offsets[: len(seen) + 1] = np.cumsum([0, *(len(each) for each in seen)])
+    return ids, offsets
 
 
 def _products(rows: NDArray[np.float32], hidden: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_bundles
 from numpy.typing import NDArray
 
-from tierline_edge import embeddings
+from tierline.wire import ScoreRequest
+from tierline_edge import device as device_module
+from tierline_edge import embeddings, sequence
 from tierline_edge.device import DeviceItems, Recommendation
 from tierline_edge.embeddings import ItemTable, open_items
-from tierline_edge.session import PROVIDERS, Place
+from tierline_edge.sequence import SequenceScorer
+from tierline_edge.session import PROVIDERS, Place, Session
 from tierline_kernels import KernelError, quantize_rows
 
 ROWS = quantize_rows(np.random.default_rng(0).standard_normal((9, 16)))
@@ -103,3 +108,90 @@ def test_a_planned_recommendation_answers_as_the_steps_do_one_by_one() -> None:
         plan.fill(ids[:, :2], none)
     with pytest.raises(KernelError, match="planned for 5"):
         plan.fill(ids, (np.zeros(6, np.int64), np.array([0, 3, 6])))
+
+
+class AddressedSession(Session):
+    """ONNX Runtime on the CPU under the name of CUDA; under IOBinding it computes by address."""
+
+    def __init__(self, model: bytes) -> None:
+        super().__init__(model, threads=1)
+        self.provider = PROVIDERS["cuda"]
+        self.shapes: list[tuple[int, ...]] = []
+
+    def share_stream(self, handle: int) -> None:
+        """The simulator has none."""
+
+    def run_bound(self, inputs: Any, outputs: Any) -> None:
+        self.shapes.append(inputs["mask"][1])
+        feed = {name: at(place).copy() for name, place in inputs.items()}
+        for place, answer in zip(outputs.values(), self.run(list(outputs), feed), strict=True):
+            at(place)[...] = answer
+
+
+def ask(history: list[int], k: int | None = None, wanted: list[int] | None = None) -> ScoreRequest:
+    candidates = None if wanted is None else {"id": np.array(wanted)}
+    query = {"history": np.array(history, np.int64)}
+    return ScoreRequest(model="ranker", query=query, candidates=candidates, k=k)
+
+
+@pytest.mark.parametrize("int8", [True, pytest.param(False, marks=pytest.mark.nightly)])
+def test_a_scorer_on_a_device_recommends_what_one_on_the_host_does(
+    int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tiny_bundles.write_sequence(tmp_path, int8=int8)
+    encoder = tiny_bundles.encoder()
+    monkeypatch.setattr(sequence, "PROBES", 2)  # a simulated thread is one of Python's
+    session = AddressedSession(encoder)
+    host = SequenceScorer(bundle, Session(encoder, threads=1))
+    device = SequenceScorer(bundle, session)
+    assert (host.info.kernels, device.info.kernels) == ("cpu", "cuda")
+    monkeypatch.setattr(device_module, "ROWS_TOGETHER", 2)
+    session.shapes.clear()
+    batches = [
+        [ask([3, 17, 3], 5)],
+        [ask([], 2), ask([1], None, [5, 40]), ask([9, 8, 7, 6, 5, 4, 3], 45)],
+        [ask([1, 2], None, [3])],
+    ]
+    for batch in batches:
+        for mine, theirs in zip(device.score(batch), host.score(batch), strict=True):
+            assert mine.uncertainty == theirs.uncertainty
+            if theirs.items is None:
+                assert mine.items is None
+            else:
+                assert mine.items is not None
+                assert mine.items.tolist() == theirs.items.tolist()
+            if int8:
+                assert mine.scores.tobytes() == theirs.scores.tobytes()
+            else:
+                np.testing.assert_allclose(mine.scores, theirs.scores, rtol=1e-5)
+    # Three at once were answered two and two: a plan's memory has a bound.
+    assert max(shape[0] for shape in session.shapes) == 2
+
+
+def test_more_items_than_the_kernels_select_are_chosen_by_the_hosts_twin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session: Any = FakeSession()
+    ids, none = np.array([[0, 3, 4]]), (np.empty(0, np.int64), np.zeros(2, np.int64))
+    _, few = DeviceItems(ROWS).recommend(session, ids, ["hidden", "doubt"], 5, none)
+    monkeypatch.setattr(device_module, "MAX_K", 4)
+    _, many = DeviceItems(ROWS).recommend(session, ids, ["hidden", "doubt"], 5, none)
+    np.testing.assert_array_equal(many.indices, few.indices)
+    np.testing.assert_array_equal(many.values, few.values)
+
+
+def test_only_the_latest_shapes_stay_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "PLANS", 2)
+    session: Any = FakeSession()
+    items = DeviceItems(ROWS)
+    made: list[tuple[int, int]] = []
+    plan = Recommendation.__init__
+    monkeypatch.setattr(
+        Recommendation, "__init__",
+        lambda self, *a: (made.append((a[3][0], a[4])), plan(self, *a))[1],
+    )  # fmt: skip
+    for rows, k in ((1, 3), (2, 3), (1, 9), (1, 40), (2, 3)):
+        none = (np.empty(0, np.int64), np.zeros(rows + 1, np.int64))
+        items.recommend(session, np.ones((rows, 3), np.int64), ["hidden", "doubt"], k, none)
+    # 1 × 9 takes the plan of 1 × 3; 1 × 40 needs its own, for which 2 × 3 makes room.
+    assert made == [(1, 32), (2, 32), (1, 64), (2, 32)]

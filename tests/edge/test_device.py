@@ -10,15 +10,25 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
-def test_items_in_device_memory_answer_as_the_hosts_in_the_simulator() -> None:
+def simulate(marked: str) -> str:
+    file = str(Path(__file__).with_name("simulated_device.py"))
     done = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-            "-W", "ignore::RuntimeWarning", str(Path(__file__).with_name("simulated_device.py")),
+            "-W", "ignore::RuntimeWarning", "-m", marked, file,
         ],
         env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "4 passed" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_items_in_device_memory_answer_as_the_hosts_in_the_simulator() -> None:
+    assert "7 passed" in simulate("not nightly")
+
+
+@pytest.mark.nightly
+def test_float_items_in_device_memory_do_so_too() -> None:
+    assert "1 passed" in simulate("nightly")

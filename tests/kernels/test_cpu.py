@@ -11,6 +11,7 @@ import pytest
 
 import tierline_kernels as kernels
 from tierline_kernels import RowwiseInt8, cpu
+from tierline_kernels.layout import Table
 
 
 def int8_items(n: int, d: int) -> RowwiseInt8:
@@ -83,17 +84,44 @@ def test_many_rows_are_selected_from_as_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("d", [16, 64, 80, 128, 192, 200, 320])
-@pytest.mark.parametrize("affine", [False, True])
-def test_int8_bags_of_every_width_add_up_whole_blocks_and_their_tails(d: int, affine: bool) -> None:
-    items = int8_items(50, d)
+@pytest.mark.parametrize("kind", ["int8", "affine", "float32", "float16"])
+def test_bags_of_every_width_add_up_whole_blocks_and_their_tails(d: int, kind: str) -> None:
     rng = np.random.default_rng(d)
-    if affine:
+    items: Table = int8_items(50, d)
+    if kind == "affine":
         items = RowwiseInt8(items.codes, items.scales, rng.integers(-9, 9, 50).astype(np.float32))
+    elif kind != "int8":
+        items = items.codes.astype(kind)
     ids = rng.integers(-1, 50, 150)
     offsets = np.array([0, 0, 1, 34, 110])
-    got = kernels.embedding_bag(items, ids, offsets, padding_index=3, backend="cpu")
-    want = kernels.embedding_bag(items, ids, offsets, padding_index=3, backend="reference")
-    np.testing.assert_array_equal(got, want)  # whole numbers: exact in any order
+    for weights in (None, rng.integers(-3, 4, 150).astype(np.float32)):
+        got, want = (
+            kernels.embedding_bag(
+                items, ids, offsets, weights=weights, padding_index=3, backend=backend
+            )
+            for backend in ("cpu", "reference")
+        )
+        np.testing.assert_array_equal(got, want)  # whole numbers: exact in any order
+
+
+def test_halves_of_every_kind_are_added_up_as_what_they_stand_for() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(-1, 128)
+    ids = np.arange(len(every))
+    bags = kernels.embedding_bag(every, ids, ids, backend="cpu")
+    np.testing.assert_array_equal(bags, every.astype(np.float32))
+
+
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0, 7], [100, 0, 0, 1, 1, 1], [1] * 9])
+@pytest.mark.parametrize("hands", [1, 3])
+def test_bags_are_shared_out_by_their_rows_and_none_is_left_out(
+    lengths: list[int], hands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "threads", lambda: hands)
+    monkeypatch.setattr(cpu, "SHARE_BYTES", 1)
+    shares = cpu._bag_shares(np.cumsum([0, *lengths]), 64)
+    assert [bag for low, high in shares for bag in range(low, high)] == list(range(len(lengths)))
+    cost = [sum(lengths[low:high]) + high - low for low, high in shares]
+    assert max(cost, default=0) <= max(lengths, default=0) + 1 + sum(cost) / hands
 
 
 @pytest.mark.nightly
@@ -105,7 +133,9 @@ def test_processors_without_vnni_or_avx2_compute_the_same(name: str, features: s
     program = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_cpu\n"
     program += "for d in (31, 64, 65, 200):\n    test_cpu.assert_exact(333, d)\n"
     program += (
-        "    test_cpu.test_int8_bags_of_every_width_add_up_whole_blocks_and_their_tails(d, 1)"
+        "    for kind in ('affine', 'float32', 'float16'):\n"
+        "        test_cpu.test_bags_of_every_width_add_up_whole_blocks_and_their_tails(d, kind)\n"
+        "test_cpu.test_halves_of_every_kind_are_added_up_as_what_they_stand_for()"
     )
     chosen = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
     done = subprocess.run(

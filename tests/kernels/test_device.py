@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -58,8 +59,9 @@ class FakeCore:
 
     def __init__(self) -> None:
         self.stream = FakeStream()
+        self.entered: list[int] = []
         self.Device = lambda number: SimpleNamespace(
-            set_current=lambda: None,
+            set_current=lambda: self.entered.append(threading.get_ident()),
             create_stream=lambda: self.stream,
             compute_capability=(9, 0),
             properties=SimpleNamespace(multiprocessor_count=132),
@@ -214,6 +216,29 @@ def test_look_up_encoder_and_top_k_are_one_graph_that_copies_nothing_and_waits_f
     plan.answer()
     assert copies[4:] == ["cuMemcpyDtoHAsync"] * 4
     assert stream.seen[-1] == ("sync",)
+
+
+def test_every_thread_makes_the_device_its_own_once_before_it_asks_for_anything(
+    device: driver.Device,
+) -> None:
+    with device.capture() as graph:
+        pass
+    memory = device.empty(1, np.float32)
+
+    def ask() -> None:
+        graph.replay()
+        device.refill(memory, np.ones(1), np.float32)
+        device.download(memory, 1, np.float32)
+        device.launch(catalogue.EMIT, (1, 1), 32)
+
+    for _ in range(2):
+        other = threading.Thread(target=ask)
+        other.start()
+        other.join()
+    entered = device._core.entered
+    assert entered[0] == threading.get_ident()
+    assert len(entered) == 3
+    assert threading.get_ident() not in entered[1:]
 
 
 def test_a_device_that_is_not_there_is_one_typed_error() -> None:

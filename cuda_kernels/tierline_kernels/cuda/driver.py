@@ -7,7 +7,8 @@ comes from the package when it was built ahead, else from the compiler on first 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -114,7 +115,8 @@ class Device:
             self._core: Any = import_module("cuda.core")
             self._driver: Any = import_module("cuda.bindings.driver")
             self._device = self._core.Device(number)
-            self._device.set_current()
+            self._thread = threading.local()
+            self._enter()
         except Exception as problem:  # each wheel and the driver fail in ways of their own
             raise BackEndMissing(f"no CUDA device can be used here ({problem}).") from problem
         made = self._core.Stream.from_handle(stream) if stream else self._device.create_stream()
@@ -125,8 +127,16 @@ class Device:
         self._kernels: dict[str, Any] = {}
         self._configurations: dict[tuple[Grid, int], Any] = {}
 
+    def _enter(self) -> None:
+        """Make the device this thread's own: to the driver each thread starts without one, and a
+        server loads on one thread and answers on another."""
+        if not getattr(self._thread, "entered", False):
+            self._device.set_current()
+            self._thread.entered = True
+
     def launch(self, kernel: Kernel, grid: Grid, threads: int, *arguments: Any) -> None:
         """Put one launch on the stream (or into the graph being captured); waits for nothing."""
+        self._enter()
         code = self._kernels.get(kernel.name) or self._load(kernel)
         key = (grid, threads)
         configuration = self._configurations.get(key)
@@ -150,6 +160,7 @@ class Device:
     def refill(self, memory: Memory, array: NDArray[Any], dtype: Any) -> None:
         """Copy an array into memory that is there already; from pageable memory, so the array may
         go at once."""
+        self._enter()
         flat = np.ascontiguousarray(array, dtype)
         stream = self._driver.CUstream(self.stream_handle)
         self._check(
@@ -157,6 +168,7 @@ class Device:
         )
 
     def empty(self, count: int, dtype: Any) -> Memory:
+        self._enter()
         size = max(1, count) * np.dtype(dtype).itemsize
         buffer = self._device.allocate(size, stream=self.stream)
         address = int(buffer.handle)
@@ -164,6 +176,7 @@ class Device:
 
     def download(self, memory: Memory, count: int, dtype: Any) -> NDArray[Any]:
         """Wait for the stream and copy to the host."""
+        self._enter()
         found = np.empty(count, dtype)
         stream = self._driver.CUstream(self.stream_handle)
         self._check(
@@ -189,7 +202,8 @@ class Device:
             lookup.run(); retrieval.run()
         graph.replay()
         """
-        stream, graph = self.stream, Graph()
+        self._enter()
+        stream, graph = self.stream, Graph(self._enter)
         builder = stream.create_graph_builder()
         builder.begin_building()
         self.stream = builder
@@ -208,8 +222,12 @@ class Graph:
     executable: Any = None
     stream: Any = None
 
+    def __init__(self, enter: Callable[[], None]) -> None:
+        self._enter = enter
+
     def replay(self) -> None:
         """Run everything captured again, on the same memory; waits for nothing."""
+        self._enter()
         self.executable.launch(self.stream)
 
 
