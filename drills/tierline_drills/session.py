@@ -267,8 +267,9 @@ class Session:
             now=self.now,
             receivers=tuple(Receiver(**one) for one in self.fleet_settings.get("receivers", ())),
         )
-        self.canaries = Canaries(self.fleet)
-        self.canaries.start()
+        if self.fleet_settings.get("canaries", True):  # a paced fleet has no room for them
+            self.canaries = Canaries(self.fleet)
+            self.canaries.start()
         self._responder.start()
 
     # -- the log -------------------------------------------------------------------------------
