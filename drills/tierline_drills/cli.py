@@ -62,7 +62,7 @@ DRILL = Command(
     summary="Break real processes on purpose and measure the recovery.",
     configure=_configure,
     run=_run,
-    example="tierline drill run drills/experiments/server-crash.json --out drill-results",
+    example="tierline drill run server-crash --load 0.7 --out drill-results",
     needs=("uvicorn", "yaml"),
     extra="drills",
 )

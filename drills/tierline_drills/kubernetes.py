@@ -14,7 +14,12 @@ from tierline_drills.experiment import Activity, Experiment
 
 API = "chaos-mesh.org/v1alpha1"
 LABEL = "app.kubernetes.io/instance"  # which the chart puts on every pod
-MENDING = frozenset({"plug", "thaw", "mend_network", "mend_model", "start"})
+MENDING = frozenset(
+    {"plug", "thaw", "mend_network", "mend_model", "start", "come_back"}
+    | {"calm", "find_metrics", "set_clocks_right", "mend_disk"}
+)
+VOLUME = "/var/lib/tierline"  # where nodes of a fleet on Kubernetes keep what they write
+EIO = 5
 
 Object = dict[str, Any]
 
@@ -76,6 +81,14 @@ def _template(activity: Activity, name: str, namespace: str) -> Object | None:
             return _network(name, {**common, "action": "partition", "direction": "both"})
         case "add_toxic":
             return _toxic(name, common, arguments)
+        case "step_clock" if nodes:  # pods' clocks only: the clients' are their owner's
+            offset = {"timeOffset": f"{float(arguments['seconds']):+g}s"}
+            return _object(name, "TimeChaos", {**common, **offset})
+        case "lose_names":
+            return _object(name, "DNSChaos", {**common, "action": "error"})
+        case "break_disk":
+            fault = {"action": "fault", "errno": EIO, "methods": ["fsync"], "percent": 100}
+            return _object(name, "IOChaos", {**common, **fault, "volumePath": VOLUME})
         case _:
             return None
 
@@ -102,4 +115,12 @@ def _toxic(name: str, common: Object, arguments: Mapping[str, Any]) -> Object | 
 
 
 def _network(name: str, spec: Object) -> Object:
-    return {"name": name, "templateType": "NetworkChaos", "networkChaos": spec}
+    return _object(name, "NetworkChaos", spec)
+
+
+def _object(name: str, kind: str, spec: Object) -> Object:
+    """One step of the workflow; its spec stands under the kind's name, its first word small:
+    networkChaos, timeChaos, but dnsChaos and ioChaos."""
+    word = kind.removesuffix("Chaos")
+    key = word.lower() if word.isupper() else word[0].lower() + word[1:]
+    return {"name": name, "templateType": kind, f"{key}Chaos": spec}

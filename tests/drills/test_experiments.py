@@ -108,6 +108,17 @@ def test_an_experiment_becomes_a_workflow_of_chaos_mesh() -> None:
     assert templates["entry"]["children"] == ["step-0", "step-1", "step-2"]
 
 
+def test_clocks_names_and_disks_are_lied_about_by_chaos_mesh_too() -> None:
+    steps = []
+    for stem in ("clock-step", "names-lost", "disk-error"):
+        workflow, _ = chaos_mesh(read_experiment(FOLDER / f"{stem}.yaml"), stem, "shop")
+        steps += workflow["spec"]["templates"]
+    found = {one["templateType"]: one for one in steps}
+    assert found["TimeChaos"]["timeChaos"]["timeOffset"] == "-300s"
+    assert found["DNSChaos"]["dnsChaos"]["action"] == "error"
+    assert found["IOChaos"]["ioChaos"]["errno"] == 5
+
+
 def test_what_chaos_mesh_cannot_do_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drill", "kubernetes", str(FOLDER / "data-loss.yaml")]) == 0
     printed = capsys.readouterr()
