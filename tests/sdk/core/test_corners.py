@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from tierline._config import ClientConfig, EjectionPolicy, Endpoint, EscalationPolicy, Tier
 from tierline._core.control import SPEND_WINDOW, EscalationControl
 from tierline._core.ejection import Standing
+from tierline._core.estimators import REFRESH, LatencyWindow
+from tierline._core.fallback import LastGood
 from tierline._core.fleet import Fleet
+from tierline._core.hedging import can_still_win
+from tierline.wire import ScoreReply, ScoreRequest
 
 # -- coming back ---------------------------------------------------------------------------------
 
@@ -53,3 +58,46 @@ def test_who_demands_just_the_budget_does_not_overspend(budget: float, doubt: fl
         control.decide(doubt)
     assert control.demanded == budget
     assert not control.overspends
+
+
+# -- what an endpoint is worth -------------------------------------------------------------------
+
+
+def test_an_endpoint_of_twice_the_weight_expects_half_the_load() -> None:
+    endpoints = (Endpoint(url="http://small"), Endpoint(url="http://large", weight=2.0))
+    tier = Tier(name="edge", kind="edge", endpoints=endpoints)
+    small, large = Fleet(ClientConfig(tiers=(tier,))).tiers[0].endpoints
+    for endpoint in (small, large):
+        endpoint.latency.observe(0.01, 0.0)
+    assert large.load(0.0) == pytest.approx(small.load(0.0) / 2)
+
+
+def test_a_hedge_wins_half_of_the_time_with_as_much_time_left_as_the_median() -> None:
+    latencies = LatencyWindow()
+    for _ in range(REFRESH):
+        latencies.observe(0.25, 0.0)
+    assert can_still_win(latencies, 0.25, 0.0)
+    assert not can_still_win(latencies, 0.2499, 0.0)
+
+
+# -- last good answers ---------------------------------------------------------------------------
+
+
+def asked(**candidates: list[int]) -> ScoreRequest:
+    arrays = {name: np.array(values, np.int64) for name, values in candidates.items()}
+    return ScoreRequest(model="m", query={}, candidates=arrays)
+
+
+def test_a_last_good_answer_is_none_for_candidates_that_are_not_ids() -> None:
+    last_good = LastGood()
+    answer = ScoreReply(model="m", bundle="b", scores=np.array([0.5, 0.6], np.float32))
+    last_good.remember("key", asked(id=[7, 8]), answer)
+    assert last_good.answer("key", asked(id=[8, 7])) is not None
+    assert last_good.answer("key", asked(price=[7, 8])) is None
+
+
+def test_an_answer_about_no_candidate_is_no_last_good_one_for_any() -> None:
+    last_good = LastGood()
+    nothing = ScoreReply(model="m", bundle="b", scores=np.array([], np.float32))
+    last_good.remember("key", asked(id=[]), nothing)
+    assert last_good.answer("key", asked(id=[7])) is None
