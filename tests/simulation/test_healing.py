@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tierline import Answer, Attempt
-from tierline.testing import Outcome, PlannedCall, draw_plan, run_plan
+from tierline import Answer, Attempt, Unavailable
+from tierline.testing import Outcome, PlannedCall, draw_plan, run_plan, run_seed
 from tierline.testing.healing import SPELL, complaints, has_resumed
 
 BY = 20.0  # seconds
@@ -67,6 +67,23 @@ def test_one_late_call_may_fail_and_two_may_not() -> None:
     fallback = doubtful(BY, "last_good_answer: timed_out", tier="client")
     assert rules(fallback) == set()
     assert rules(fallback, fallback) == {"what was mended heals"}
+
+
+def test_who_fails_fast_in_a_panic_that_one_false_timeout_began_is_no_complaint() -> None:
+    timed_out = doubtful(BY, "last_good_answer: timed_out", tier="client")
+    refusal = Unavailable("every breaker is open")
+    nobody = Outcome(PlannedCall(number=1, at=BY, history=(1,)), BY, BY, None, refusal)
+    answered = doubtful(BY + 0.2, "no_cloud")
+    panic = [timed_out, *[nobody] * 4]
+    assert not list(complaints([*panic, answered], BY, fails_fast=True))
+    assert list(complaints([*panic, answered], BY))
+    assert list(complaints(panic, BY, fails_fast=True))  # it lasts
+    assert list(complaints([*panic, timed_out, answered], BY, fails_fast=True))
+
+
+@pytest.mark.parametrize("seed", [5552, 10369, 10947])
+def test_seeds_of_earlier_nights_heal(seed: int) -> None:
+    assert run_seed(seed).violations == ()
 
 
 def test_resumed_means_refused_before_and_escalated_after() -> None:

@@ -17,14 +17,17 @@ GROUNDLESS = frozenset(REFUSED + why for why in ("breaker", "threshold", "deadli
 
 
 def complaints(
-    outcomes: Sequence[Outcome], by: float, *, escalates: bool = True
+    outcomes: Sequence[Outcome], by: float, *, escalates: bool = True, fails_fast: bool = False
 ) -> Iterator[Complaint]:
     """Everything that has not healed. Calls begun at ``by`` or later must be answered by a tier,
     but for one (a timeout taken from a measured quantile is wrong about once in a thousand); and
     the doubtful ones among them go to the cloud, unless the policy never lets them
-    (``escalates``)."""
+    (``escalates``). Where calls fail at once in a panic (``fails_fast``), that one may bring it
+    about: who then asks nobody is no complaint, as long as others have been answered."""
     late = [outcome for outcome in outcomes if outcome.call.at >= by]
     failed = [o for o in late if o.answer is None or o.answer.tier == "client"]
+    if fails_fast and len(failed) < len(late):
+        failed = [outcome for outcome in failed if outcome.attempts]
     if len(failed) > ONE_FALSE_TIMEOUT:
         first = failed[0].answer or failed[0].error
         message = f"{len(failed)} of the last {len(late)} calls failed: {first!r}"

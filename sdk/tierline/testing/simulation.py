@@ -343,11 +343,14 @@ class _Simulation:
             watch.violations.append(Violation(self._loop.time(), rule, message))
 
     def _judge_healing(self) -> None:
-        by = self._plan.must_heal_by
+        by, config = self._plan.must_heal_by, self._plan.config
         if by is None:
             return
-        escalates = self._plan.config.retry.attempts > 1  # the escalation is the second
-        for rule, message in healing.complaints(self._outcomes, by, escalates=escalates):
+        escalates = config.retry.attempts > 1  # the escalation is the second
+        fast = config.ejection.panic == "fail"
+        for rule, message in healing.complaints(
+            self._outcomes, by, escalates=escalates, fails_fast=fast
+        ):
             self._watch.violated(rule, message)
         if healing.has_resumed(self._outcomes, by):
             self._watch.seen["escalation resumed"] += 1
