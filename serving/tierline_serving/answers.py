@@ -15,7 +15,7 @@ from tierline.wire.errors import to_reply
 from tierline.wire.frames import encode_error
 from tierline_serving.admission import Shed, reason_of
 
-OK = "ok"
+OK, OVERLOADED = "ok", "overloaded"
 Buffer = bytes | bytearray | memoryview
 
 _log = logging.getLogger("tierline.serving")
@@ -51,12 +51,11 @@ def refusal(error: Exception, request_id: str | None) -> Answer:
 
 
 def shed(error: Shed, request_id: str | None) -> Answer:
-    """``refusal`` of what is shed, built once for each millisecond of wait: a node that is asked
-    too much answers most of its calls so."""
-    again = _milliseconds(error.retry_after or 0.0)
-    frame = _shed_frame(str(error), again)
-    wait = _milliseconds(error.queue)
-    return Answer("overloaded", frame, again, request_id, None, wait, error.reason)
+    """``refusal`` of what is shed, its frame built once for each millisecond after which to ask
+    again: a node that is asked too much answers most of its calls so."""
+    again = math.ceil((error.retry_after or 0.0) * 1e3) / 1e3
+    frame = _shed_frame(error.args[0], again)
+    return Answer(OVERLOADED, frame, again, request_id, None, error.queue, error.reason)
 
 
 def failure(error: Exception, request_id: str | None) -> tuple[ErrorReply, str]:
@@ -72,12 +71,7 @@ def internal_error(error: Exception, request_id: str | None) -> Answer:
     return error_answer(*failure(error, request_id))
 
 
-def _milliseconds(seconds: float) -> float:
-    """Rounded up to a whole number of them."""
-    return math.ceil(seconds * 1e3) / 1e3
-
-
 @lru_cache(4096)
 def _shed_frame(message: str, again: float) -> tuple[bytes]:
-    reply = ErrorReply(code="overloaded", message=message, retry_after=again)
+    reply = ErrorReply(code=OVERLOADED, message=message, retry_after=again)
     return (b"".join(encode_error(reply)),)

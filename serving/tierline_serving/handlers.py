@@ -24,7 +24,7 @@ from tierline.wire.frames import encode_reply
 from tierline.wire.headers import CallHeaders, read_headers
 from tierline_serving.admission import Shed
 from tierline_serving.answers import OK, Answer, Buffer, refusal, shed
-from tierline_serving.batching.pending import Outcome, Pending
+from tierline_serving.batching.pending import Outcome, Pending, tell
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.front.layouts import Layouts
 from tierline_serving.front.turns import Turns
@@ -184,15 +184,10 @@ class Handlers:
         """Answer one request by its deadline. Raises CallError, and what a broken scorer raises."""
         answered: asyncio.Future[ScoreReply] = asyncio.get_running_loop().create_future()
 
-        def done(outcome: Outcome) -> None:
-            if answered.done():
-                return  # cancelled in the same turn
-            if isinstance(outcome, ScoreReply):
-                answered.set_result(outcome)
-            else:
-                answered.set_exception(outcome)
+        def told(outcome: Outcome) -> None:
+            tell(answered, outcome)
 
-        entered = self.enter(request, deadline.at, done, caller, criticality)
+        entered = self.enter(request, deadline.at, told, caller, criticality)
         try:
             return await answered
         except asyncio.CancelledError:

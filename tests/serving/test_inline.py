@@ -152,6 +152,30 @@ def test_a_flood_of_requests_cannot_keep_the_loop_from_scoring_those_it_took() -
     asyncio.run(scenario())
 
 
+def test_turns_taken_early_do_not_add_up() -> None:
+    async def scenario() -> None:
+        scorer = Clocked(INLINE_MOST / 10, 0.0)
+        runner = await warmed(scorer, BatchLimits(max_batch_requests=1))
+        await runner.submit(a_request(1), scorer.now + LATER)
+        answered: list[int] = []
+
+        def done(pending: Pending, outcome: Outcome) -> None:
+            answered.append(len(answered))
+
+        for _ in range(40):
+            runner.enter(a_request(1), scorer.now + LATER, done)
+            scorer.now += READ_MOST / 2  # every third call takes a turn early
+        early = len(answered)
+        assert 5 < early < 30
+        for turn in range(1, 5):
+            await asyncio.sleep(0)
+            assert len(answered) == early + turn, "one batch, then the loop reads again"
+        await until(lambda: len(answered) == 40)
+        assert runner.close(timeout=20)
+
+    asyncio.run(scenario())
+
+
 def test_a_loop_held_up_twice_is_barred_for_longer_and_longer() -> None:
     place = Place(1000)
     for _ in range(WARM_AFTER):

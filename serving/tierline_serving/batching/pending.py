@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from tierline.wire import ScoreReply, ScoreRequest
 
 Outcome = ScoreReply | Exception
 Done = Callable[["Pending", Outcome], None]
+
+
+def tell(answered: asyncio.Future[ScoreReply], outcome: Outcome) -> None:
+    """Give who awaits an answer its outcome, unless he was cancelled in the same turn."""
+    if answered.done():
+        return
+    if isinstance(outcome, ScoreReply):
+        answered.set_result(outcome)
+    else:
+        answered.set_exception(outcome)
 
 
 class Pending:

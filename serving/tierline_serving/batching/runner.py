@@ -24,7 +24,7 @@ from tierline_serving.batching.door import Door
 from tierline_serving.batching.isolation import Outcome as Ended
 from tierline_serving.batching.limits import DEFAULT, BatchLimits
 from tierline_serving.batching.parts import into_parts
-from tierline_serving.batching.pending import Done, Outcome, Pending
+from tierline_serving.batching.pending import Done, Outcome, Pending, tell
 from tierline_serving.batching.place import INLINE_MOST, Engine, Place, Took
 from tierline_serving.batching.scoring import BatchReport, score_batch, thread_waits
 from tierline_serving.scorer import Scorer
@@ -75,7 +75,8 @@ class Runner:
         self._running_since = 0.0
         self._place = Place(self.limits.max_batch_rows)
         self._engine = Engine.IDLE
-        self._turn_from = 0.0  # since when a turn is due
+        self._turn_from = 0.0  # since when callers are read
+        self._is_turn_due = False  # scheduled on the loop
         self._is_closed = False
         self._doorbell: SimpleQueue[None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -136,16 +137,7 @@ class Runner:
         request. Cancelling the caller takes the request out of the queue.
         """
         answered: asyncio.Future[ScoreReply] = asyncio.get_running_loop().create_future()
-
-        def done(pending: Pending, outcome: Outcome) -> None:
-            if answered.done():
-                return  # cancelled in the same turn
-            if isinstance(outcome, ScoreReply):
-                answered.set_result(outcome)
-            else:
-                answered.set_exception(outcome)
-
-        pending = self.enter(request, deadline_at, done)
+        pending = self.enter(request, deadline_at, lambda _, outcome: tell(answered, outcome))
         try:
             return await answered
         except asyncio.CancelledError:
@@ -180,7 +172,7 @@ class Runner:
                 self._turn_from = now
             is_threaded = self._engine is Engine.THREAD
         if takes_turn:
-            loop.call_soon(self._due_turn)
+            self._schedule_turn(loop)
         elif is_threaded:
             self._alarm.arm(loop, deadline_at, now)
         return pending
@@ -248,9 +240,17 @@ class Runner:
         running = self._running.rows if self._running is not None else 0
         return Backlog(self._batcher.queued_rows, running, self._running_since)
 
+    def _schedule_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One turn to come, however many were taken early: else they add up, and the loop scores
+        batch after batch before it reads again."""
+        if not self._is_turn_due:
+            self._is_turn_due = True
+            loop.call_soon(self._due_turn)
+
     def _due_turn(self) -> None:
-        """The turn that was scheduled, unless it was taken early."""
-        if self._engine is Engine.TURN:
+        """The turn that was scheduled, if there is still something for it."""
+        is_due, self._is_turn_due = self._is_turn_due, False
+        if is_due and self._engine is Engine.TURN:
             self._turn()
 
     def _turn(self) -> None:
@@ -281,12 +281,12 @@ class Runner:
                 self._place.on_loop(batch.rows, took, now)
             goes_on = self._batcher.queued_requests > 0 and not self._is_closed
             self._engine = Engine.TURN if goes_on else Engine.IDLE
-            self._turn_from = now
         if goes_on and self._loop is not None:
-            self._loop.call_soon(self._due_turn)  # the loop reads and refuses in between
+            self._schedule_turn(self._loop)  # the loop reads and refuses in between
         self._settle(batch, outcomes, report)
+        self._turn_from = self._clock()
         if self._on_turn is not None:
-            self._on_turn(self._clock() - began)
+            self._on_turn(self._turn_from - began)
 
     def _settle(
         self, batch: Batch[Pending], outcomes: Sequence[Ended], report: BatchReport | None
@@ -381,7 +381,7 @@ class Runner:
                 if self._engine is Engine.THREAD:
                     if self._batcher.can_take(self._inline_rows(self._clock())):
                         self._engine, hands_back = Engine.TURN, True
-                        self._turn_from = self._clock()
+                        self._turn_from, self._is_turn_due = self._clock(), True
                     elif batch := self._take(self._clock()):
                         return batch
                     else:

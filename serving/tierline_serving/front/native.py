@@ -26,7 +26,7 @@ from tierline.wire.headers import (
     TRACEPARENT_HEADER,
     CallHeaders,
 )
-from tierline_serving.answers import Answer
+from tierline_serving.answers import OVERLOADED, Answer
 from tierline_serving.front.bodies import HELD_FROM
 from tierline_serving.front.exchange import MAX_HEADERS, RawHeaders
 from tierline_serving.front.turns import Turns
@@ -266,7 +266,9 @@ def response_bytes(answer: Answer, *, keep_alive: bool) -> bytes:
     leave = b"" if keep_alive else _LEAVE
     if reply is None:
         code, frame, again, _, _, wait, reason = answer
-        before, after = _refusal(code, reason, wait, again, b"".join(frame))
+        before, after = _refusal(code, reason, again, b"".join(frame))
+        if code == OVERLOADED and reason is not None:
+            named = b"x-tierline-queue-ms: %.3f\r\n%b" % (wait * 1e3, named)
         return b"".join((before, named, leave, after))
     hints = b"x-tierline-queue-ms: %.3f\r\nx-tierline-compute-ms: %.3f\r\n%b: %b\r\n" % (
         answer.expected_wait * 1e3,
@@ -280,15 +282,12 @@ def response_bytes(answer: Answer, *, keep_alive: bool) -> bytes:
 
 @lru_cache(4096)
 def _refusal(
-    code: str, reason: str | None, wait: float, again: float | None, frame: bytes
+    code: str, reason: str | None, again: float | None, frame: bytes
 ) -> tuple[bytes, bytes]:
-    """An error's answer before and after the lines that are this caller's own."""
-    status = http_status(code)
-    lines = [_head(status)]
+    """An error's answer before and after the lines that are this call's own."""
+    lines = [_head(http_status(code))]
     if reason is not None:
         lines.append(b"%b: %b\r\n" % (REASON_HEADER, reason.encode()))
-        if status == 429:
-            lines.append(b"%b: %.3f\r\n" % (QUEUE_HEADER, wait * 1e3))
     if again is not None:
         lines.append(b"retry-after: %d\r\n" % max(1, round(again)))
     return b"".join(lines), b"content-length: %d\r\n\r\n%b" % (len(frame), frame)
