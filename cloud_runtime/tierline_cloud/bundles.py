@@ -19,6 +19,7 @@ from tierline_cloud.export import OPSET, EdgeSession, Floats
 from tierline_cloud.factory import Factory
 from tierline_cloud.ladder import known_ladder
 from tierline_cloud.models.blend import CloudModel
+from tierline_cloud.models.sasrec import SASRec
 from tierline_cloud.temperatures import temperatures
 from tierline_kernels import RowwiseInt8, dot_topk
 from tierline_serving.bundle import Bundle, write_bundle
@@ -118,8 +119,9 @@ def _cloud(
     destination: Path,
     signer: Signer | None,
 ) -> Bundle:
-    network, neighbours = factory.cloud_network, factory.neighbours
-    served = CloudModel(network=network, neighbours=neighbours)
+    served = factory.served
+    network, neighbours = served.network, served.neighbours
+    assert neighbours is not None  # of a blend
     requests = golden_requests(factory, model)
     length = factory.recipe.max_history
     replies = [cloud_reply(request, served, length) for request in requests]
@@ -129,7 +131,7 @@ def _cloud(
         "runtime": {
             "engine": "torch",
             "entry": "model.safetensors",
-            "architecture": "sasrec-knn",
+            "architecture": "sasrec-knn" if isinstance(network, SASRec) else "ensemble-knn",
             "config": {**network.config.to_json(), "neighbour_weight": neighbours.weight},
         },
         "sequence": _sequence(factory, network.config.dim, table=None),

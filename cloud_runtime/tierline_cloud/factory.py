@@ -199,7 +199,9 @@ class Factory(Networks):
             "data": self.ingest,
             "baselines": self.baselines,
             "cloud": self.cloud,
-            "blend": self.blend,
+            "blend": self.first_blend,
+            "again": self.again,
+            "ensemble": self.blend if self.again is not None else None,
             "edge": self.edge,
             "distil": self.distilled,
             "uncertainty": self.router,
@@ -208,7 +210,7 @@ class Factory(Networks):
             "calibrate": self.calibrated,
             "evaluate": self.evaluated,
         }
-        return {name: stage.result for name, stage in stages.items()}
+        return {name: stage.result for name, stage in stages.items() if stage is not None}
 
 
 def served_states(hidden: Floats) -> Floats:

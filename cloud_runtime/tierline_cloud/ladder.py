@@ -100,7 +100,8 @@ class Ladder:
     def _cloud(self) -> Result:
         """What the rungs are held against: the cloud as served, network and neighbours."""
         factory = self.factory
-        network = (factory.cloud.folder / "model.safetensors").stat().st_size
+        members = [factory.cloud] if factory.again is None else [factory.cloud, factory.again]
+        network = sum((each.folder / "model.safetensors").stat().st_size for each in members)
         neighbours = (factory.baselines.folder / "knn.safetensors").stat().st_size
         ranks = Ranking.load(factory.blend.folder / "test").ranks[self.judged]
         return {
@@ -125,7 +126,13 @@ class Ladder:
     def _network_stage(self, rung: Rung) -> Stage:
         factory = self.factory
         stages = {"cloud": factory.cloud, "edge": factory.edge, "distilled": factory.distilled}
-        return stages[rung.network]
+        stage = stages[rung.network]
+        if stage is None:
+            raise ConfigurationError(
+                f"rung {rung.name}: this recipe trains no edge from labels; take the network "
+                "cloud or distilled"
+            )
+        return stage
 
     def _make(self, rung: Rung, folder: Path) -> Result:
         factory, target = self.factory, folder / "model.onnx"

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tierline_cloud.blending import mixtures
 from tierline_cloud.data import (
     GLOBAL_TIME,
     LEAVE_ONE_OUT,
@@ -33,21 +34,22 @@ from tierline_cloud.evaluation import (
     rank_catalogue,
     ranking_metrics,
 )
-from tierline_cloud.evaluation.metrics import ndcg
 from tierline_cloud.export import (
     Floats,
 )
 from tierline_cloud.models.baselines import ItemKnn, popularity_prior
-from tierline_cloud.models.blend import WEIGHTS, CloudModel, Neighbours, blended
+from tierline_cloud.models.blend import CloudModel, Neighbours, blended
+from tierline_cloud.models.ensemble import Ensemble, EnsembleConfig
 from tierline_cloud.models.network import Network, Shape, build, make_shape, with_rows
 from tierline_cloud.models.sasrec import SASRec
 from tierline_cloud.pretraining import pretrain
-from tierline_cloud.recipes import ModelShape, Recipe
+from tierline_cloud.recipes import EVERY_EVENT, ModelShape, Recipe
 from tierline_cloud.stages import Result, Stage, StageStore, content_key, file_digest
 from tierline_cloud.training import TrainConfig, train_network
 from tierline_cloud.training.console import Console
 from tierline_cloud.training.distillation import Distillation
 from tierline_cloud.training.lessons import Lesson
+from tierline_cloud.training.listwise import ListwiseDistillation
 from tierline_cloud.training.loop import hidden_states
 from tierline_cloud.training.starting import fitted, read_weights
 from tierline_cloud.training.world import SOLO, World
@@ -191,50 +193,108 @@ class Networks:
         )
 
     @cached_property
-    def blend(self) -> Stage:
-        """The cloud's network with its neighbours, their weight chosen on the validation slot."""
-        return self.store.run("blend", self._blend, inputs={}, after=(self.cloud, self.baselines))
+    def first_blend(self) -> Stage:
+        """The cloud's first network with the neighbours, their weight chosen on the validation
+        slot: what is served, or teaches the second network."""
+        return self._blend_stage("blend", (self.cloud,))
 
-    def _blend(self, folder: Path, key: str) -> Result:
-        model, split = self.cloud_network, self.split
-        found: dict[float, float] = {}
-        states = hidden_states(model, split.valid_history)
-        for weight in WEIGHTS:
-            scores = blended(
-                states, item_rows(model), split.valid_history, self._neighbours(weight)
+    @cached_property
+    def again(self) -> Stage | None:
+        """The cloud's second network, when the recipe wants one: taught by the first blend, and
+        beginning with the item rows of the first network where they are as long."""
+        recipe = self.recipe
+        if recipe.again is None or recipe.again_training is None:
+            return None
+        torch.manual_seed(recipe.again_training.seed)
+        fresh, rows = build(self.shape(recipe.again)), self.cloud_network.table.detach()
+        start = with_rows(fresh, rows) if recipe.again.dim == recipe.cloud.dim else None
+        lesson = ListwiseDistillation(teacher=self._served(self.first_blend), label=recipe.label)
+        return self.train(
+            "again", recipe.again, recipe.again_training, lesson=lesson, start=start,
+            after=(self.first_blend,), inputs={"label": str(recipe.label)},
+        )  # fmt: skip
+
+    @cached_property
+    def blend(self) -> Stage:
+        """What the cloud serves: its network or networks, and the neighbours."""
+        if self.again is None:
+            return self.first_blend
+        return self._blend_stage("ensemble", (self.cloud, self.again))
+
+    def _blend_stage(self, name: str, members: tuple[Stage, ...]) -> Stage:
+        def make(folder: Path, key: str) -> Result:
+            networks = [self._sasrec(member) for member in members]
+            found = mixtures(
+                networks, self._neighbours(1.0), self.split.valid_history, self.split.valid_target
             )
-            ranking = rank_catalogue(scores, split.valid_history, split.valid_target)
-            found[weight] = float(ndcg(ranking.ranks, 10).mean())
-        best = max(found, key=lambda weight: found[weight])
-        states = hidden_states(model, split.test_history)
-        scores = blended(states, item_rows(model), split.test_history, self._neighbours(best))
-        ranking = rank_catalogue(scores, split.test_history, split.test_target)
-        ranking.save(folder / "test")
-        valid = {str(weight): value for weight, value in found.items()}
-        return {"weight": best, "valid_ndcg@10": valid, "test": ranking_metrics(ranking.ranks)}
+            best = max(found, key=lambda mixture: mixture.score)
+            model = self._mixed(networks, best.shares, best.weight)
+            histories = self.split.test_history
+            scores = blended(
+                hidden_states(model.network, histories), model.table, histories, model.neighbours
+            )
+            ranking = rank_catalogue(scores, histories, self.split.test_target)
+            ranking.save(folder / "test")
+            tried = {
+                "/".join(f"{share:g}" for share in (*mixture.shares, mixture.weight)): mixture.score
+                for mixture in found
+            }
+            return {
+                "shares": list(best.shares),
+                "weight": best.weight,
+                "valid_ndcg@10": tried,
+                "test": ranking_metrics(ranking.ranks),
+            }
+
+        # Since format 2 the shares of the networks are said too.
+        return self.store.run(name, make, inputs={"format": 2}, after=(*members, self.baselines))
 
     def _neighbours(self, weight: float) -> Neighbours:
         tensors = load_file(self.baselines.folder / "knn.safetensors")
         return Neighbours.from_tensors(tensors, weight, self.split.train.n_items)
 
+    def _served(self, stage: Stage) -> CloudModel:
+        """The cloud of a blend's stage."""
+        members = (self.cloud,) if stage is self.first_blend else (self.cloud, self.again)
+        networks = [self._sasrec(member) for member in members if member is not None]
+        shares = tuple(float(share) for share in stage.result["shares"])
+        return self._mixed(networks, shares, float(stage.result["weight"]))
+
+    def _mixed(
+        self, networks: list[SASRec], shares: tuple[float, ...], weight: float
+    ) -> CloudModel:
+        network: SASRec | Ensemble = networks[0]
+        if len(networks) > 1:
+            shapes = tuple(member.config for member in networks)
+            network = Ensemble(EnsembleConfig(members=shapes, shares=shares), networks).eval()
+        return CloudModel(network=network, neighbours=self._neighbours(weight))
+
     @property
-    def neighbours(self) -> Neighbours:
-        """The neighbours the cloud is served with."""
-        return self._neighbours(float(self.blend.result["weight"]))
+    def served(self) -> CloudModel:
+        """What the cloud is served with."""
+        return self._served(self.blend)
 
     @cached_property
-    def edge(self) -> Stage:
-        return self.train("edge", self.recipe.edge, self.recipe.edge_training)
+    def edge(self) -> Stage | None:
+        """The edge's network from labels; None where it begins as the cloud's second one."""
+        training = self.recipe.edge_training
+        return None if training is None else self.train("edge", self.recipe.edge, training)
 
     @cached_property
     def distilled(self) -> Stage:
-        """The edge's network, taught by the cloud's blend."""
+        """The edge's network, taught by what the cloud serves."""
+        begin = self.edge or self.again
+        assert begin is not None  # the recipe sees to it
         shape = replace(self.recipe.edge, dropout=DISTILLATION_DROPOUT)
-        teacher = CloudModel(network=self.cloud_network, neighbours=self.neighbours)
-        weights = load_file(self.edge.folder / "model.safetensors")
-        lesson, after = Distillation(teacher=teacher), (self.blend, self.edge)
-        training = self.recipe.distillation
-        return self.train("distil", shape, training, lesson=lesson, start=weights, after=after)
+        weights = load_file(begin.folder / "model.safetensors")
+        lesson: Lesson = Distillation(teacher=self.served)
+        inputs: dict[str, str] = {}
+        if self.recipe.lesson == EVERY_EVENT:
+            lesson, inputs = ListwiseDistillation(teacher=self.served), {"lesson": EVERY_EVENT}
+        return self.train(
+            "distil", shape, self.recipe.distillation, lesson=lesson, start=weights,
+            after=(self.blend, begin), inputs=inputs,
+        )  # fmt: skip
 
     def train(
         self,
@@ -276,18 +336,25 @@ class Networks:
         )
 
     def network(self, stage: Stage) -> Network:
-        """The trained network of the cloud, the edge or the distillation stage."""
-        shape = self.recipe.cloud if stage is self.cloud else self.recipe.edge
+        """The trained network of a stage that trains one."""
+        shape = self.recipe.edge
+        if stage is self.cloud:
+            shape = self.recipe.cloud
+        elif stage is self.again and self.recipe.again is not None:
+            shape = self.recipe.again
         network = build(self.shape(shape))
         network.load_state_dict(load_file(stage.folder / "model.safetensors"))
         return network.eval()
 
-    @property
-    def cloud_network(self) -> SASRec:
-        """The cloud's trained network."""
-        network = self.network(self.cloud)
+    def _sasrec(self, stage: Stage) -> SASRec:
+        network = self.network(stage)
         assert isinstance(network, SASRec)  # the recipe sees to it
         return network
+
+    @property
+    def cloud_network(self) -> SASRec:
+        """The cloud's first network."""
+        return self._sasrec(self.cloud)
 
     def rank(self, hidden: Floats, table: Floats) -> Ranking:
         """The test slot's targets among all unseen items, by state times item row."""

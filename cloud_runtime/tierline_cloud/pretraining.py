@@ -41,7 +41,7 @@ def _towers(networks: Networks) -> Stage:
     """As long and fast as the edge is trained: both are small."""
     recipe = networks.recipe
     shape = replace(recipe.cloud, architecture="two-tower", blocks=1, heads=1)
-    trained = networks.train("towers", shape, recipe.edge_training)
+    trained = networks.train("towers", shape, recipe.edge_training or recipe.distillation)
 
     def make(folder: Path, key: str) -> Result:
         rows = load_file(trained.folder / "model.safetensors")["table"]

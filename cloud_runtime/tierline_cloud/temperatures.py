@@ -11,7 +11,6 @@ from tierline_cloud.evaluation.ranking import ScoreUsers, factor_scores
 from tierline_cloud.evaluation.temperature import Chances, fit_chances, reliability
 from tierline_cloud.factory import Factory, served_states
 from tierline_cloud.models.blend import blended
-from tierline_cloud.networks import item_rows
 from tierline_cloud.stages import Result, Stage
 from tierline_cloud.training.loop import hidden_states
 
@@ -34,11 +33,11 @@ def _scores(factory: Factory) -> dict[str, ScoreUsers]:
     """What each tier is served with: int8 products of the edge, network and neighbours above."""
     histories = factory.split.test_history
     hidden = np.load(factory.quantized.folder / "hidden.npy")
-    network = factory.cloud_network
-    states = hidden_states(network, histories)
+    cloud = factory.served
+    states = hidden_states(cloud.network, histories)
     return {
         "edge": factor_scores(served_states(hidden), factory.rows),
-        "cloud": blended(states, item_rows(network), histories, factory.neighbours),
+        "cloud": blended(states, cloud.table, histories, cloud.neighbours),
     }
 
 

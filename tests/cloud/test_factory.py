@@ -6,7 +6,9 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any  # a recipe's values
 
 import numpy as np
 import pytest
@@ -14,12 +16,15 @@ import torch
 
 from tierline import BundleRefused
 from tierline.cli import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, main
+from tierline_cloud.bundles import write_bundles
 from tierline_cloud.data import Sequences, pad_left
 from tierline_cloud.factory import Factory, Source
 from tierline_cloud.loading import load_cloud
 from tierline_cloud.publishing import CHANNELS
-from tierline_cloud.recipes import FULL, QUICK, Recipe
+from tierline_cloud.recipes import BORN_AGAIN, QUICK, Recipe
+from tierline_cloud.serve.scorer import load_scorer
 from tierline_cloud.training.console import Console
+from tierline_cloud.training.starting import read_weights
 from tierline_kernels import RowwiseInt8, dequantize_rows
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.registry import Registry
@@ -223,20 +228,61 @@ def test_the_edge_is_asked_with_left_padded_test_histories(factory: Factory) -> 
     assert np.array_equal(factory.ids, expected)
 
 
-@pytest.mark.parametrize("recipe", [QUICK, FULL])
+@pytest.mark.parametrize("recipe", [QUICK, BORN_AGAIN])
 def test_a_time_budget_leaves_room_for_the_rest(recipe: Recipe) -> None:
     bounded = recipe.within(10.0)
-    trainings = (bounded.cloud_training, bounded.edge_training, bounded.distillation)
-    minutes = sum(training.minutes or 0.0 for training in trainings)
+    minutes = sum(training.minutes or 0.0 for training in bounded.trainings.values())
     assert 8.0 < minutes < 10.0
 
 
+@pytest.mark.parametrize("recipe", [QUICK, BORN_AGAIN])
 @pytest.mark.parametrize("change", [lambda r: r.seeded(5), lambda r: r.at_most(2)])
-def test_seeds_and_epochs_reach_every_training(change: Callable[[Recipe], Recipe]) -> None:
-    changed = change(QUICK)
-    for before, after in (
-        (QUICK.cloud_training, changed.cloud_training),
-        (QUICK.edge_training, changed.edge_training),
-        (QUICK.distillation, changed.distillation),
-    ):
+def test_seeds_and_epochs_reach_every_training(
+    change: Callable[[Recipe], Recipe], recipe: Recipe
+) -> None:
+    changed = change(recipe).trainings
+    assert len(changed) == 3
+    for name, before in recipe.trainings.items():
+        after = changed[name]
         assert (before.seed, before.epochs) != (after.seed, after.epochs)
+
+
+def test_a_cloud_of_two_networks_is_packed_and_its_edge_begins_as_the_second(
+    tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    shape = replace(tiny_recipe.cloud, positions="relative")
+    recipe = replace(
+        tiny_recipe, again=shape, again_training=tiny_recipe.distillation, edge=shape,
+        edge_training=None, lesson="every-event",
+    )  # fmt: skip
+    factory = Factory(Source(path=None), recipe, tmp_path, Console(io.StringIO()))
+    results = factory.report()
+    assert "edge" not in results
+    assert sum(results["ensemble"]["shares"]) == 1.0
+    made = write_bundles(
+        factory, model="ranker", destination=tmp_path / "bundles", signer=None,
+        now=datetime(2026, 11, 21, tzinfo=UTC),
+    )  # fmt: skip
+    assert made["cloud"].manifest.runtime.architecture == "ensemble-knn"
+    scorer = load_scorer(made["cloud"], threads=1)
+    for request, expected in made["cloud"].golden():
+        (reply,) = scorer.score([request])
+        np.testing.assert_allclose(reply.scores, expected.scores, rtol=1e-4, atol=1e-4)
+    start = read_weights(made["cloud"].path)
+    assert torch.equal(start["table"], factory.cloud_network.table.detach())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"lesson": "none"}, "is none of beginnings, every-event"),
+        ({"again": None}, "again and again_training go together"),
+        ({"edge": replace(BORN_AGAIN.edge, dim=32)}, "the edge must have the shape of again"),
+        ({"again": replace(BORN_AGAIN.edge, architecture="two-tower")}, "is a sasrec too"),
+    ],
+)
+def test_a_recipe_whose_parts_do_not_go_together_is_refused(
+    change: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        replace(BORN_AGAIN, **change)

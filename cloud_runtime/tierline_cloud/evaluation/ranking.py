@@ -51,7 +51,7 @@ def rank_catalogue(
         users = np.arange(start, min(start + chunk, len(histories)))
         block = np.array(scores(users), np.float32)
         mask_seen(block, histories, users)
-        ranks[users] = _ranks(block, targets[users])
+        ranks[users] = target_ranks(block, targets[users])
         top[users] = top_items(block, k)
     return Ranking(ranks=ranks, top=top)
 
@@ -93,7 +93,8 @@ def mask_seen(block: NDArray[np.float32], histories: Sequences, users: Ids) -> N
     block[:, 0] = -np.inf
 
 
-def _ranks(block: NDArray[np.float32], targets: Ids) -> Ids:
+def target_ranks(block: NDArray[np.float32], targets: Ids) -> Ids:
+    """The 1-based rank of each row's target among its finite scores; a masked one comes last."""
     own = block[np.arange(targets.size), targets][:, None]
     ahead = (block > own).sum(axis=1)
     equal = (block == own) & (np.arange(block.shape[1]) < targets[:, None])

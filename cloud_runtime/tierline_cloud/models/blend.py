@@ -14,9 +14,10 @@ from torch import Tensor
 from tierline_cloud.data.sequences import Ids, Sequences
 from tierline_cloud.evaluation.ranking import ScoreUsers, factor_scores
 from tierline_cloud.models.baselines import ItemKnn
+from tierline_cloud.models.ensemble import Ensemble, EnsembleConfig
 from tierline_cloud.models.sasrec import SASRec, SASRecConfig
 
-ARCHITECTURES = ("sasrec", "sasrec-knn")
+ARCHITECTURES = ("sasrec", "sasrec-knn", "ensemble-knn")
 FLOOR = 1e-5  # the share of an item that is no neighbour; ten times more or less changes nothing
 WEIGHTS = (0.0, 0.5, 1.0, 1.5)  # of the neighbours; validation chooses
 PREFIX = "knn."  # of the neighbours' tensors, beside the network's in one file
@@ -99,9 +100,10 @@ def blended(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudModel:
-    """What a cloud bundle holds: the network, and with architecture sasrec-knn its neighbours."""
+    """What a cloud bundle holds: the network (with architecture ensemble-knn several as one), and
+    with the architectures on -knn its neighbours."""
 
-    network: SASRec
+    network: SASRec | Ensemble
     neighbours: Neighbours | None
 
     @property
@@ -123,8 +125,12 @@ class CloudModel:
             raise ValueError(f"architecture {architecture!r} is none of {ARCHITECTURES}")
         shape, neighbours = dict(config), None
         weight = shape.pop("neighbour_weight", None)
-        network = SASRec(SASRecConfig(**shape))
-        if architecture == "sasrec-knn":
+        network: SASRec | Ensemble
+        if architecture == "ensemble-knn":
+            network = Ensemble(EnsembleConfig.from_json(shape))
+        else:
+            network = SASRec(SASRecConfig(**shape))
+        if architecture != "sasrec":
             if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
                 raise ValueError(f"neighbour_weight must be zero or more, got {weight!r}")
             neighbours = Neighbours.from_tensors(tensors, float(weight), network.config.n_items)

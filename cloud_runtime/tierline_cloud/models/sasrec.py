@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 HIDDEN_KEY_BIAS = -1e9  # finite, so that a row of padding alone stays finite
+ABSOLUTE, RELATIVE = POSITIONS = ("absolute", "relative")
+FADING = 0.5  # of attention logits a step back, to begin with: item-kNN's weights do as much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,7 @@ class SASRecConfig:
     max_history: int = 50
     dropout: float = 0.5
     inner: int | None = None  # units of the ReLU layer; None: dim, as many as it reads
+    positions: str = ABSOLUTE  # counted from the end; or RELATIVE: how far back a key lies
 
     def __post_init__(self) -> None:
         for name in ("n_items", "dim", "blocks", "heads", "max_history", "inner_width"):
@@ -32,15 +35,21 @@ class SASRecConfig:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions {self.positions!r} is none of {', '.join(POSITIONS)}")
 
     @property
     def inner_width(self) -> int:
         """Units of each block's ReLU layer."""
         return self.dim if self.inner is None else self.inner
 
-    def to_json(self) -> dict[str, int | float]:
-        """Plain values: ``SASRecConfig(**config.to_json())`` is the same config."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    def to_json(self) -> dict[str, int | float | str]:
+        """Plain values: ``SASRecConfig(**config.to_json())`` is the same config. Absolute positions
+        go without saying, as before there was a choice."""
+        values = asdict(self)
+        if self.positions == ABSOLUTE:
+            del values["positions"]
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Block(nn.Module):
@@ -76,21 +85,33 @@ class Block(nn.Module):
 
 
 class SASRec(nn.Module):
-    """Next-item model. Histories are left-padded with 0; positions count from the end, so the
-    last item always sits at the same one. ``table`` [n_items + 1, d] has row 0 all zeros."""
+    """Next-item model. Histories are left-padded with 0. ``table`` [n_items + 1, d] has row 0 all
+    zeros. Absolute positions count from the end, so the last item always sits at the same one.
+    Relative ones (T5's: Raffel et al. 2020, section 2.1) add a learned bias to the attention
+    logits for how far back a key lies, so that every place in a history answers alike."""
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
         self.config = config
         self.table = nn.Parameter(torch.zeros(config.n_items + 1, config.dim))
-        self.positions = nn.Parameter(torch.zeros(config.max_history, config.dim))
+        # The last row is the newest event's either way; relative: a column for each head.
+        wide = config.heads if self._relative else config.dim
+        self.positions = nn.Parameter(torch.zeros(config.max_history, wide))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.last_norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
         self._initialise()
 
+    @property
+    def _relative(self) -> bool:
+        return self.config.positions == RELATIVE
+
     def _initialise(self) -> None:
-        nn.init.xavier_normal_(self.positions)
+        if self._relative:
+            ages = torch.arange(self.config.max_history - 1.0, -1.0, -1.0)
+            self.positions.data.copy_(-FADING * ages[:, None])
+        else:
+            nn.init.xavier_normal_(self.positions)
         nn.init.xavier_normal_(self.table)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -110,7 +131,10 @@ class SASRec(nn.Module):
         real = mask[:, None, None, :]
         for block in self.blocks[:-1]:
             x = block(x, x, self._causal_bias(real)) * mask[..., None]
-        x = self.blocks[-1](x, x[:, -1:], (1.0 - real) * HIDDEN_KEY_BIAS)
+        bias = (1.0 - real) * HIDDEN_KEY_BIAS
+        if self._relative:
+            bias = bias + self.positions[-mask.shape[1] :].T[None, :, None, :]
+        x = self.blocks[-1](x, x[:, -1:], bias)
         result: Tensor = self.last_norm(x[:, -1])
         return result
 
@@ -125,13 +149,19 @@ class SASRec(nn.Module):
         return result
 
     def _enter(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        x = embedded * math.sqrt(self.config.dim) + self.positions[-embedded.shape[1] :]
+        x = embedded * math.sqrt(self.config.dim)
+        if not self._relative:
+            x = x + self.positions[-embedded.shape[1] :]
         result: Tensor = self.dropout(x) * mask[..., None]
         return result
 
-    @staticmethod
-    def _causal_bias(real: Tensor) -> Tensor:
-        """[B, 1, 1, L] of real keys → what to add to the attention logits, [B, 1, L, L]."""
+    def _causal_bias(self, real: Tensor) -> Tensor:
+        """[B, 1, 1, L] of real keys → what to add to the attention logits, [B, 1 or H, L, L]."""
         length = real.shape[-1]
         causal = torch.ones(length, length, dtype=real.dtype, device=real.device).tril()
-        return (1.0 - real * causal) * HIDDEN_KEY_BIAS
+        hidden: Tensor = (1.0 - real * causal) * HIDDEN_KEY_BIAS
+        if not self._relative:
+            return hidden
+        places = torch.arange(length, device=real.device)
+        ages = (places[:, None] - places[None, :]).clamp_min(0)
+        return hidden + self.positions.flip(0)[ages].permute(2, 0, 1)

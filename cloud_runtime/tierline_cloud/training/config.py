@@ -8,13 +8,18 @@ from typing import Any
 import torch
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRODUCTS = ("float32", "fastest")
+SCHEDULES = ("constant", "linear")
+LEAST_RATE = 0.05  # of the rate, at the end of a linear schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """``minutes`` bounds the training time across resumptions; None: no bound. ``precision`` is
     that of the encoder's products; bfloat16 trains on CUDA only (on CPUs it is slower), and the
-    loss over the catalogue, the weights and their updates stay in float32."""
+    loss over the catalogue, the weights and their updates stay in float32. ``products`` fastest:
+    on CPUs with bfloat16 instructions the products of a listwise loss are in bfloat16 (measured:
+    2.4 times as fast). ``schedule`` linear: the rate falls from epoch to epoch until the last."""
 
     epochs: int = 120
     batch: int = 512  # users
@@ -25,6 +30,8 @@ class TrainConfig:
     minutes: float | None = None
     seed: int = 0
     precision: str = "float32"
+    products: str = "float32"
+    schedule: str = "constant"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "evaluate_every", "patience"):
@@ -36,11 +43,33 @@ class TrainConfig:
             raise ValueError(
                 f"precision {self.precision!r} is none of {', '.join(sorted(PRECISIONS))}"
             )
+        for name, known in (("products", PRODUCTS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
+
+    def rate_in(self, epoch: int) -> float:
+        """The learning rate of this epoch, the first being 0."""
+        if self.schedule == "constant":
+            return self.rate
+        return self.rate * max(LEAST_RATE, 1.0 - epoch / self.epochs)
+
+    def products_on(self, device: torch.device) -> torch.dtype:
+        """The precision of a listwise loss's products on this device."""
+        if self.products == "fastest" and device.type == "cpu":
+            able = torch.cpu.get_capabilities()
+            if able.get("avx512_bf16") or able.get("amx_bf16"):
+                return torch.bfloat16
+        return torch.float32
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a stage's key; float32 goes without saying, as before there was a
-        choice."""
+        """Plain values for a stage's key; float32 and a constant rate go without saying, as before
+        there was a choice."""
         values = asdict(self)
-        if self.precision == "float32":
-            del values["precision"]
+        for name, usual in (
+            ("precision", "float32"),
+            ("products", "float32"),
+            ("schedule", "constant"),
+        ):
+            if values[name] == usual:
+                del values[name]
         return values

@@ -41,7 +41,10 @@ class Distillation:
             histories = _beginnings(train, users, cuts[users])
             yield Beginnings(histories, int(min(max_history, histories.lengths.max())))
 
-    def loss(self, model: Network, batch: Beginnings) -> Tensor:
+    def loss(
+        self, model: Network, batch: Beginnings, *, products: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Always in float32: ``products`` is for listwise losses."""
         device = model.table.device
         ids = torch.from_numpy(pad_left(batch.histories, batch.length)).to(device)
         wanted = self._taught(batch.histories, ids)

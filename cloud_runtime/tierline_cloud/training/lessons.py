@@ -34,7 +34,9 @@ class Lesson(Protocol):
     ) -> Iterator[Batch]: ...
 
     # Any: a lesson's loss takes the batches that the lesson itself makes.
-    def loss(self, model: Network, batch: Any) -> Tensor: ...
+    def loss(
+        self, model: Network, batch: Any, *, products: torch.dtype = torch.float32
+    ) -> Tensor: ...
 
 
 class NextItem:
@@ -47,7 +49,10 @@ class NextItem:
             train, max_history=max_history, batch=config.batch, seed=config.seed, epoch=epoch
         )
 
-    def loss(self, model: Network, batch: NextItems) -> Tensor:
+    def loss(
+        self, model: Network, batch: NextItems, *, products: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Always exact in float32: ``products`` is for listwise losses."""
         inputs = batch.inputs.to(model.table.device)
         targets = batch.targets.to(model.table.device)
         real = targets > 0
@@ -58,10 +63,17 @@ class NextItem:
 class Taught(nn.Module):
     """A model with what it is taught: ``forward`` is the loss, as DDP wants it."""
 
-    def __init__(self, model: Network, lesson: Lesson, *, precision: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: Network,
+        lesson: Lesson,
+        *,
+        precision: torch.dtype,
+        products: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.model = model
-        self._lesson, self._precision = lesson, precision
+        self._lesson, self._precision, self._products = lesson, precision, products
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss of ``batch``; 0, with gradients of 0, for one without examples."""
@@ -69,4 +81,4 @@ class Taught(nn.Module):
             return torch.stack([value.sum() * 0.0 for value in self.model.parameters()]).sum()
         mixed = self._precision != torch.float32
         with torch.autocast(self.model.table.device.type, self._precision, enabled=mixed):
-            return self._lesson.loss(self.model, batch)
+            return self._lesson.loss(self.model, batch, products=self._products)

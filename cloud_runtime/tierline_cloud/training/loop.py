@@ -16,6 +16,7 @@ from tierline import ConfigurationError
 from tierline_cloud.data import Split, pad_left
 from tierline_cloud.data.sequences import Sequences
 from tierline_cloud.evaluation import factor_scores, rank_catalogue, ranking_metrics
+from tierline_cloud.models.ensemble import Ensemble
 from tierline_cloud.models.network import Network, Shape, build
 from tierline_cloud.training.checkpoints import Progress, TrainState, load_state, save_state
 from tierline_cloud.training.config import PRECISIONS, TrainConfig
@@ -69,7 +70,14 @@ def train_network(
     state = TrainState(model=model, optimiser=optimiser, best={}, progress=Progress())
     load_state(checkpoint, state, key=key)
     chosen = lesson or NextItem()
-    taught = world.averaging(Taught(model, chosen, precision=PRECISIONS[config.precision]))
+    taught = world.averaging(
+        Taught(
+            model,
+            chosen,
+            precision=PRECISIONS[config.precision],
+            products=config.products_on(world.device),
+        )
+    )
     while not state.progress.done:
         began = clock() - state.progress.elapsed
         _one_epoch(state, config, split, chosen, taught, world)
@@ -92,7 +100,7 @@ def _check_precision(config: TrainConfig, world: World) -> None:
 
 
 def hidden_states(
-    model: Network, histories: Sequences, *, chunk: int = 1024
+    model: Network | Ensemble, histories: Sequences, *, chunk: int = 1024
 ) -> NDArray[np.float32]:
     """The last state of every user: float32 [users, d]. The model must be in evaluation mode."""
     ids = torch.from_numpy(pad_left(histories, model.config.max_history))
@@ -117,6 +125,8 @@ def _one_epoch(
     assert isinstance(model, Network)
     taught.train()
     torch.manual_seed(config.seed * 1_000_003 + progress.epoch + 1 + world.rank * RANK_STRIDE)
+    for group in state.optimiser.param_groups:
+        group["lr"] = config.rate_in(progress.epoch)
     total, count = 0.0, 0
     for batch in lesson.batches(model.config.max_history, config, split.train, progress.epoch):
         share = batch if world.size == 1 else batch.part(world.rank, world.size)

@@ -48,3 +48,58 @@ def catalogue_cross_entropy(states: Tensor, table: Tensor, targets: Tensor) -> T
     item rows [n_items + 1, d]; row 0 takes no part."""
     loss: Tensor = _CatalogueCrossEntropy.apply(states, table, targets)  # type: ignore[no-untyped-call]
     return loss
+
+
+class _ListwiseCrossEntropy(torch.autograd.Function):
+    """As above, for a distribution over a few items in place of one target, and with products of
+    another precision, which the states and rows come in."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, table: Tensor, ids: Tensor, wanted: Tensor, seen: Tensor,
+        products: torch.dtype,
+    ) -> Tensor:  # fmt: skip
+        grad_states, grad_table = torch.empty_like(states), torch.zeros_like(table)
+        total = states.new_zeros(())
+        step = min(max(1, CHUNK_LOGITS // table.shape[0]), states.shape[0])
+        narrow, rows = states.to(products), table.to(products)
+        buffer = rows.new_empty(step, table.shape[0])
+        for start in range(0, states.shape[0], step):
+            part = slice(start, start + step)
+            chunk, shares = states[part], wanted[part]
+            logits = torch.mm(narrow[part], rows.T, out=buffer[: chunk.shape[0]])
+            own = (logits.gather(1, ids[part]) * shares).sum(dim=1, keepdim=True)
+            logits.scatter_(1, seen[part], -torch.inf)  # column 0, padding, is always among them
+            highest = logits.amax(dim=1, keepdim=True)
+            weights = logits.sub_(highest).exp_()
+            norm = weights.sum(dim=1, keepdim=True, dtype=torch.float32)
+            total += (norm.log() + highest - own).sum()
+            weights.scatter_add_(1, ids[part], (-shares * norm).to(products))
+            grad_states[part] = torch.mm(weights, rows).div_(norm)
+            grad_table += torch.mm(weights.T, (chunk / norm).to(products))
+        count = states.shape[0]
+        ctx.save_for_backward(grad_states.div_(count), grad_table.div_(count))
+        return total / count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        grad_states, grad_table = ctx.saved_tensors
+        return grad_states * grads[0], grad_table * grads[0], None, None, None, None
+
+
+def listwise_cross_entropy(
+    states: Tensor,
+    table: Tensor,
+    ids: Tensor,
+    wanted: Tensor,
+    seen: Tensor,
+    *,
+    products: torch.dtype = torch.float32,
+) -> Tensor:
+    """Mean exact cross-entropy of distributions given states [N, d] and item rows [n_items + 1, d]:
+    row n wants the items ``ids`` int64 [N, H] with the shares ``wanted`` [N, H], which sum to 1;
+    the softmax is over all items but those of ``seen`` int64 [N, S], padding (0) among them. An
+    item both wanted and seen must have a share of 0. ``products`` is the precision of the matrix
+    products and logits; sums stay in float32."""
+    loss: Tensor = _ListwiseCrossEntropy.apply(states, table, ids, wanted, seen, products)  # type: ignore[no-untyped-call]
+    return loss

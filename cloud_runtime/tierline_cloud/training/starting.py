@@ -14,6 +14,7 @@ from tierline_cloud.models.blend import PREFIX
 from tierline_serving.bundle import open_bundle
 from tierline_serving.signing import Trust
 
+FIRST = "members.0."  # of an ensemble: the network that was trained on events alone
 GROWING = ("table", "positions")  # rows may be added: of new items, of older positions
 
 
@@ -33,7 +34,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ConfigurationError(f"--from {path} cannot be read: {error}") from error
-    for prefix in ("best.", "model."):
+    for prefix in ("best.", "model.", FIRST):
         if any(name.startswith(prefix) for name in tensors):
             tensors = {
                 name.removeprefix(prefix): value

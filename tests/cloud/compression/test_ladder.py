@@ -160,7 +160,7 @@ def test_a_recipe_without_rungs_keeps_the_default_ladder(tmp_path: Path) -> None
         ("cloud = 3", r"cloud must be a table \(ModelShape\)"),
         ("[cloud]\nwide = 1", r"\[cloud\]: unknown key 'wide'"),
         ("[cloud_training]\nepochs = 0", "epochs must be at least 1"),
-        ("base = 'other'", "base 'other' is none of full, quick"),
+        ("base = 'other'", "base 'other' is none of born-again, full, quick"),
         ("[compress]\nladder = 3", r"\[compress\] holds"),
         ("[[compress.rung]]\nname = 'a'\ntable = 'int2'", "table 'int2' is none of"),
         ("[[compress.rung]]\ntable = 'int8'", "rung 1: .*name"),
@@ -178,7 +178,9 @@ def test_a_wrong_recipe_is_refused_with_the_key(text: str, what: str, tmp_path: 
 
 
 def test_a_name_that_is_no_recipe_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"no recipe 'big': give one of full, quick"):
+    with pytest.raises(
+        ConfigurationError, match=r"no recipe 'big': give one of born-again, full, quick"
+    ):
         find_recipe("big")
 
 
