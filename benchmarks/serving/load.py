@@ -193,6 +193,7 @@ def _close(poll: select.epoll, connections: dict[int, Connection]) -> None:
 
 def post(path: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
     """The bytes of a POST request."""
-    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}"]
+    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    lines.append(f"content-length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -35,10 +35,11 @@ class Server:
     def message(self, *, deadline_ms: float = DEADLINE_MS, candidates: int = 100) -> bytes:
         """One request's bytes."""
         if self.kind == OURS:
-            headers = {
+            headers = {  # as our own client writes them
                 "content-type": "application/x-tierline",
-                "x-tierline-attempt": "1",
                 "x-tierline-deadline-ms": f"{deadline_ms:.3f}",
+                "x-tierline-attempt": "1",
+                "x-request-id": "9a1a211a4cbc3ffb",
             }
             return load.post("/v1/score", self.workload.frame(candidates), headers)
         if self.kind in PEERS:

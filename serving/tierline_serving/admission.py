@@ -35,6 +35,7 @@ _STRETCH_WEIGHT: Final = 0.05
 SHEDDABLE_SHARE: Final = 0.5  # of the time left: work that may be shed leaves room for other work
 STANDING_AFTER: Final = 0.1  # seconds: a queue that was never empty for so long is no burst
 STANDING_SHARE: Final = 0.5  # of the time left that a standing queue may take
+AMPLE: Final = 0.1  # of the time left: what takes no more at the dearest rate is in time
 _FADES: Final = 0.99  # weight of one request's bytes a row against the next one's
 
 
@@ -184,6 +185,12 @@ class Admission:
             return _PASSED
         if self.costs.batches < WARM_AFTER:
             return _ADMIT
+        queued, running, _ = backlog
+        dearest = (queued + running + rows) * self.costs.dearest_row * self.stretch
+        if dearest < AMPLE * min(deadline_at - now, self._max_queue_seconds):
+            if not queued and not running:
+                self._queued_since = None
+            return _ADMIT  # most calls: nothing has to be predicted for them
         before = 0.0 if backlog.is_empty else self._running(backlog, now)
         # A newcomer shares the last queued batch when it fits, so it pays the fixed cost only once.
         finish = now + before + self._queued(backlog.queued_rows + rows) + MARGIN

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
+from operator import truediv
 from typing import Final
 
 DECAY: Final = 0.95  # weight of a batch against the next one: the last 20 batches decide
@@ -26,6 +27,7 @@ class CostModel:
         self._rows: list[float] = []
         self._seconds: list[float] = []
         self._slope = 0.0
+        self.dearest_row = 0.0  # seconds a row of the size of batch whose rows cost most
         self.batches = 0
 
     def add(self, rows: int, seconds: float) -> None:
@@ -90,6 +92,7 @@ class CostModel:
         means = sorted((x / weight, y / weight) for weight, x, y in self._buckets.values())
         self._rows = [rows for rows, _ in means]
         self._seconds = list(accumulate((seconds for _, seconds in means), max))
+        self.dearest_row = max(map(truediv, self._seconds, self._rows))
 
 
 def bucket_of(rows: int) -> int:

@@ -20,13 +20,13 @@ from tierline import (
 )
 from tierline.deadline import Deadline
 from tierline.wire import Limits, ScoreReply, ScoreRequest
-from tierline.wire.frames import encode_reply
 from tierline.wire.headers import CallHeaders, read_headers
 from tierline_serving.admission import Shed
 from tierline_serving.answers import OK, Answer, Buffer, refusal, shed
 from tierline_serving.batching.pending import Outcome, Pending, tell
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.front.layouts import Layouts
+from tierline_serving.front.replies import Replies
 from tierline_serving.front.turns import Turns
 from tierline_serving.lifecycle import Lifecycle
 from tierline_serving.metrics import Metrics
@@ -67,6 +67,7 @@ class Handlers:
         self._clock = clock
         self.bodies = BodyBudget(settings.max_held_bytes)
         self.turns = turns or Turns()
+        self.replies = Replies()
         self._tracing = Tracing.find()
         self._layouts = Layouts(Limits(max_frame_bytes=settings.max_body_bytes))
 
@@ -79,17 +80,26 @@ class Handlers:
         ``arrived_at`` is when the request's head came: the deadline counts from there, since the
         caller's clock has run on while the body came in.
         """
-        said = None
         try:
             said = read_headers(headers, now=arrived_at)
+        except CallError as error:
+            return self._turned_away(error, arrived_at, None)
+        return self.welcome(said, size, arrived_at)
+
+    def welcome(self, said: CallHeaders, size: int, arrived_at: float) -> CallHeaders | Answer:
+        """``meet`` for headers that were read already."""
+        try:
             self.foresee(said, size, arrived_at)
         except CallError as error:
-            request_id = None if said is None else said.request_id
-            answer = shed(error, request_id) if type(error) is Shed else refusal(error, request_id)
-            self._metrics.began()
-            self.count(answer, arrived_at, said)
-            return answer
+            return self._turned_away(error, arrived_at, said)
         return said
+
+    def _turned_away(self, error: CallError, arrived_at: float, said: CallHeaders | None) -> Answer:
+        request_id = None if said is None else said.request_id
+        answer = shed(error, request_id) if type(error) is Shed else refusal(error, request_id)
+        self._metrics.began()
+        self.count(answer, arrived_at, said)
+        return answer
 
     def foresee(
         self, said: CallHeaders, size: int, arrived_at: float, timeout: float | None = None
@@ -362,7 +372,7 @@ class FrameCall:
         if not isinstance(outcome, ScoreReply):
             return refusal(outcome, request_id)
         try:
-            parts = encode_reply(outcome)
+            parts = self._handlers.replies.encode(outcome)
         except FrameError as error:  # the scorer's fault, not the caller's
             return refusal(ModelFailed(f"the model's answer is none: {error}"), request_id)
         wait = 0.0 if self._entered is None else self._entered.wait_hint

@@ -19,10 +19,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from tierline_serving.answers import Answer
 from tierline_serving.front.native import (
+    Head,
     NativeCalls,
     NativeCycle,
+    OwnHead,
     call_headers,
     read_head,
+    read_own,
     response_bytes,
     takes,
 )
@@ -128,13 +131,18 @@ class GuardedProtocol(HttpToolsProtocol):
         before = self.cycle
         if not (before is None or before.response_complete) or self.flow.write_paused:
             return False
-        calls, head = self._native, read_head(data)
+        calls, own = self._native, read_own(data)
+        head = own or read_head(data)
         if head is None or calls is None:
             return False
         if self._patience is not None:
             self._stop_waiting()
         arrived_at = self._arrived(calls)
-        met = calls.meet(call_headers(head.headers), head.length, arrived_at)
+        if type(head) is OwnHead:
+            met = calls.welcome(head.said(arrived_at), head.length, arrived_at)
+        else:
+            assert type(head) is Head
+            met = calls.meet(call_headers(head.headers), head.length, arrived_at)
         if type(met) is Answer and not calls.asks_to_leave:
             # Turned away on account of its head: the body is dropped as it came.
             self.transport.write(response_bytes(met, keep_alive=True))

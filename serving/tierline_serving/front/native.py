@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from tierline.deadline import DEADLINE_HEADER
+from tierline.deadline import DEADLINE_HEADER, Deadline
 from tierline.wire import ErrorReply
 from tierline.wire.errors import http_status
 from tierline.wire.frames import encode_error
@@ -58,6 +58,15 @@ _PLAIN: Final = re.compile(
     rb"POST /v1/score HTTP/1\.1"
     rb"((?:\r\n[A-Za-z0-9-]+: [\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)+)\r\n\r\n"
 )
+# The same as our own client writes it: `_channels` and `_transports.http1` in the SDK.
+_OWN: Final = re.compile(
+    rb"POST /v1/score HTTP/1\.1\r\nhost: [\x21-\x7e]+\r\n"
+    rb"content-type: application/x-tierline\r\n"
+    rb"x-tierline-deadline-ms: ([0-9]{1,9}(?:\.[0-9]{1,9})?)\r\n"
+    rb"x-tierline-attempt: ([1-9][0-9]{0,2})\r\n"
+    rb"x-request-id: ([\x21-\x7e]{1,128})\r\n"
+    rb"content-length: ([0-9]{1,9})\r\n\r\n"
+)
 _NOT_PLAIN: Final = frozenset(
     (b"connection", b"expect", b"transfer-encoding", b"upgrade", b"trailer", b"te")
 )
@@ -77,6 +86,8 @@ class NativeCalls(Protocol):
     def meet(
         self, headers: Mapping[str, str], size: int, arrived_at: float
     ) -> CallHeaders | Answer: ...
+
+    def welcome(self, said: CallHeaders, size: int, arrived_at: float) -> CallHeaders | Answer: ...
 
     def begin_frame(
         self,
@@ -233,6 +244,34 @@ def read_head(data: bytes) -> Head | None:
     if length != len(data) - end or length > HELD_FROM:
         return None
     return Head(headers, length, end)
+
+
+class OwnHead(NamedTuple):
+    """A head as our own client writes it, in that order: what it says, and where the body is."""
+
+    remaining_ms: str
+    attempt: str
+    request_id: str
+    length: int
+    end: int
+
+    def said(self, arrived_at: float) -> CallHeaders:
+        """What ``read_headers`` makes of it."""
+        deadline = Deadline.from_header(self.remaining_ms, now=arrived_at)
+        return CallHeaders(deadline, int(self.attempt), self.request_id)
+
+
+def read_own(data: bytes) -> OwnHead | None:
+    """The head when ``data`` is one whole call just as our own client sends it, read by one
+    expression; None for all else, right or wrong, which ``read_head`` then looks at."""
+    found = _OWN.match(data)
+    if found is None:
+        return None
+    remaining, attempt, request_id, digits = found.groups()
+    end, length = found.end(), int(digits)
+    if length != len(data) - end or length > HELD_FROM or end > _LONGEST_HEAD:
+        return None
+    return OwnHead(remaining.decode(), attempt.decode(), request_id.decode(), length, end)
 
 
 def call_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:

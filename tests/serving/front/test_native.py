@@ -13,8 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from listening import a_post, answered, chunked, hang_up, listening
 
-from tierline.wire import decode_error, decode_reply, encode_request
-from tierline_serving.front.native import read_head
+from tierline._channels import HttpChannel, Outgoing
+from tierline._exceptions import ConnectFailed
+from tierline._transports.base import WireRequest, WireResponse
+from tierline._transports.http1 import field_lines, request_head
+from tierline.wire import CONTENT_TYPE, decode_error, decode_reply, encode_request, read_headers
+from tierline_serving.front.native import call_headers, read_head, read_own
 from tierline_serving.lifecycle import Event
 
 
@@ -234,6 +238,55 @@ def test_what_is_read_whole_is_exactly_what_the_full_parser_reads(
         assert found.length == len(parsed.body)
         assert parsed.messages == 1
         assert parsed.keeps_alive
+
+
+class Taking:
+    """A transport that takes one request, written as the lean one writes it."""
+
+    data = b""
+
+    def send(self, request: WireRequest, *, timeout: float) -> WireResponse:
+        standing = field_lines([("content-type", CONTENT_TYPE)])
+        head = request_head(request, f"host: 127.0.0.1:8101\r\n{standing}")
+        self.data = b"".join((head, *request.body))
+        raise ConnectFailed("nobody is there")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+PRINTED = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128)
+
+
+@settings(max_examples=60)
+@given(timeout=st.floats(0.0, 9e5), number=st.integers(1, 999), call_id=PRINTED)
+def test_what_our_own_client_writes_is_read_by_one_expression_and_means_the_same(
+    timeout: float, number: int, call_id: str
+) -> None:
+    transport = Taking()
+    with pytest.raises(ConnectFailed):
+        HttpChannel(transport).ask(Outgoing(a_request(1, 2), call_id, None), number, timeout)
+    own, head = read_own(transport.data), read_head(transport.data)
+    assert own is not None
+    assert head is not None
+    assert own.said(5.0) == read_headers(call_headers(head.headers), now=5.0)
+    assert (own.length, own.end) == (head.length, head.end)
+
+
+@given(cut=st.integers(0, 400), byte=st.integers(0, 255))
+def test_a_damaged_head_is_never_read_as_our_own_otherwise_than_in_full(
+    cut: int, byte: int
+) -> None:
+    transport = Taking()
+    with pytest.raises(ConnectFailed):
+        HttpChannel(transport).ask(Outgoing(a_request(1, 2), "r-1", None), 1, 0.25)
+    data = bytearray(transport.data)
+    data[cut % len(data)] = byte
+    own = read_own(bytes(data))
+    if own is not None:
+        head = read_head(bytes(data))
+        assert head is not None
+        assert own.said(5.0) == read_headers(call_headers(head.headers), now=5.0)
 
 
 def test_our_own_clients_request_is_read_whole() -> None:
