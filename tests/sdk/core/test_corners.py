@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tierline._config import ClientConfig, EjectionPolicy, Endpoint, EscalationPolicy, Tier
+from tierline._core.certified import Learn
 from tierline._core.control import SPEND_WINDOW, EscalationControl
 from tierline._core.ejection import Standing
+from tierline._core.errands import post_learning
 from tierline._core.estimators import REFRESH, LatencyWindow
 from tierline._core.fallback import LastGood
 from tierline._core.fleet import Fleet
@@ -101,3 +103,16 @@ def test_an_answer_about_no_candidate_is_no_last_good_one_for_any() -> None:
     nothing = ScoreReply(model="m", bundle="b", scores=np.array([], np.float32))
     last_good.remember("key", asked(id=[]), nothing)
     assert last_good.answer("key", asked(id=[7])) is None
+
+
+# -- errands -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("waiting", "taken_on"), [(63, True), (64, False)])
+def test_no_errand_is_taken_on_while_sixty_four_wait(waiting: int, taken_on: bool) -> None:
+    few = fleet(2)
+    control = few.control("m").of("1@e", 0.5)
+    few.errands.extend([Learn("m", "http://e0", "1@e")] * waiting)
+    post_learning(few, "m", "http://e0", control, 0.0)
+    assert (len(few.errands) > waiting) is taken_on
+    assert (control.learn_at > 0.0) is taken_on
