@@ -18,6 +18,7 @@ from tierline._core.timeouts import LATE
 from tierline._core.windows import OutcomeWindow
 
 PROBE_LIMITS = (1, 2, 4)  # how many probes at once, as successes come in
+OUTRUN = 5  # in a row by chance, each with 1/20: three in ten million
 
 
 class State(Enum):
@@ -48,6 +49,7 @@ class Breaker:
         "_policy",
         "_probes",
         "_successes",
+        "_unanswered",
         "_window",
         "generation",
         "opened_by",
@@ -58,7 +60,7 @@ class Breaker:
         self._policy = policy
         self.state = State.CLOSED
         self.generation = 0
-        self.opened_by = ""  # "consecutive" | "rate" | "slow" | "probe" | "lease" | a trip's
+        self.opened_by = ""  # "consecutive" | "outrun" | "rate" | "slow" | "probe" | "lease" | …
         self._openings = 0  # without a healthy spell between, for the doubling wait
         self._opened_at = 0.0
         self._opened_until = 0.0
@@ -68,7 +70,8 @@ class Breaker:
         self._overdue_at: float | None = None  # when a lease was first seen to have ended
         self._probes = 0
         self._successes = 0
-        self._consecutive = 0
+        self._consecutive = 0  # failures in a row
+        self._unanswered = 0  # likewise, and attempts that a hedge has outrun
         self._window = OutcomeWindow(policy.window)
 
     def allows(self, now: float) -> bool:
@@ -111,7 +114,7 @@ class Breaker:
         if permit.generation != self.generation:
             return
         if permit.probe is None:
-            self._consecutive = 0
+            self._consecutive = self._unanswered = 0
             self._window.good(now, slow=slow)
             if slow:
                 self._judge_slow(now)
@@ -130,6 +133,7 @@ class Breaker:
                 self._open(now, jitter, "probe")
             return
         self._consecutive += 1
+        self._unanswered += 1
         self._window.bad(now)
         if self._consecutive >= self._policy.consecutive:
             self._open(now, jitter, "consecutive")
@@ -138,6 +142,15 @@ class Breaker:
         seen = good + bad
         if seen >= self._policy.minimum_calls and bad >= self._policy.failure_rate * seen:
             self._open(now, jitter, "rate")
+            return
+        self._judge_unanswered(now, jitter)
+
+    def outrun(self, permit: Permit, now: float, jitter: float) -> None:
+        """A hedge elsewhere was answered while the attempt was overdue, as one in twenty is: no
+        failure. But several in a row, failures among them and no answer, open the breaker."""
+        if permit.probe is None and permit.generation == self.generation:
+            self._unanswered += 1
+            self._judge_unanswered(now, jitter)
 
     def released(self, permit: Permit) -> None:
         """The attempt was cancelled: neither good nor bad, its place is free again."""
@@ -147,6 +160,10 @@ class Breaker:
     def trip(self, now: float, jitter: float, reason: str) -> None:
         """Open it for what was learnt elsewhere."""
         self._open(now, jitter, reason)
+
+    def _judge_unanswered(self, now: float, jitter: float) -> None:
+        if self._unanswered >= max(OUTRUN, self._policy.consecutive):
+            self._open(now, jitter, "outrun")
 
     def _judge_slow(self, now: float) -> None:
         good, bad, slow = self._window.totals(now)
@@ -173,7 +190,7 @@ class Breaker:
         self._leases = {}
         self._overdue_at = None
         self._successes = 0
-        self._consecutive = 0
+        self._consecutive = self._unanswered = 0
         self._window.clear()
 
     def _expire(self, now: float) -> None:

@@ -74,6 +74,8 @@ class ScoreCall(CallState):
         semantic, policy = fleet.semantic, fleet.config.breaker
         span = self._deadline - self._begun
         lessons.answered(running, reply, request.model, semantic, policy, span=span, now=now)
+        for loser in self._running.values():
+            lessons.outrun(loser, running, self._dice, now)
         if fleet.prober is not None:
             seen = request if self._gate is None else self._gate.view(running.tier.config).request
             fleet.prober.remember(running.tier.name, seen)

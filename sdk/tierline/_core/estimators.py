@@ -92,17 +92,18 @@ class LatencyWindow:
     ``fastest`` (10th percentile), ``typical`` (median), ``late`` (95th) and ``slowest`` (99.9th)
     are None before the first ``REFRESH`` observations; ``usual`` is the median that the tier keeps
     to in the long run, infinite till then. ``usually_late`` is the 95th percentile likewise; until
-    it was measured (who never waits that long cannot know it) the fastest answer so far, or 0.0.
+    it was measured, which ``knows_late`` says (who never waits that long cannot know it), it is the
+    fastest answer so far, or 0.0.
     """
 
     __slots__ = (
         "_fresh",
-        "_knows_late",
         "_measured",
         "_next",
         "_refreshed_at",
         "_values",
         "fastest",
+        "knows_late",
         "late",
         "slowest",
         "typical",
@@ -116,7 +117,7 @@ class LatencyWindow:
         self._fresh = 0
         self._refreshed_at = 0.0
         self._measured = 0.0  # the share of the curve that answers have drawn; then come guesses
-        self._knows_late = False
+        self.knows_late = False
         self.fastest: float | None = None
         self.typical: float | None = None
         self.late: float | None = None
@@ -126,7 +127,7 @@ class LatencyWindow:
 
     def observe(self, latency: float, now: float) -> None:
         """An attempt took this long to be answered."""
-        if not self._knows_late and latency >= 0.0:
+        if not self.knows_late and latency >= 0.0:
             self.usually_late = min(self.usually_late or math.inf, latency)
         values = self._values
         if len(values) < SIZE:
@@ -180,9 +181,9 @@ class LatencyWindow:
         growth = 2.0 ** (max(0.0, now - self._refreshed_at) / BASELINE_DOUBLES)
         self.usual = min(self.usual * growth, self.typical)
         if self._measured >= 0.95:
-            known = self.usually_late if self._knows_late else math.inf
+            known = self.usually_late if self.knows_late else math.inf
             self.usually_late = min(known * growth, self.late)
-            self._knows_late = True
+            self.knows_late = True
         self._refreshed_at = now
 
 

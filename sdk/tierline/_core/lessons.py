@@ -8,10 +8,11 @@
 | wrong answer, bundle to blame | neutral | neutral | – | – | its own breaker |
 | failed, or never sent | failure | failure | – | as a full timeout | – |
 | timed out | failure | failure | cut | as a full timeout, censored | – |
-| timed out, in a hurry: cut short by its call | neutral | neutral | – | as long as it had, censored | – |
+| timed out, cut short by its call | neutral | neutral | – | as long as it had, censored | – |
 | refused for load | neutral | neutral | cut | – | – |
 | not there, lapsed, or the caller's fault | neutral | neutral | – | – | – |
-| lost to a hedge | neutral | neutral | – | censored | – |
+| lost to a hedge in good time, long overdue | one more in a row | neutral | – | censored | – |
+| lost to a hedge otherwise | neutral | neutral | – | censored | – |
 | caller has gone | neutral | neutral | – | – | – |
 """
 
@@ -121,6 +122,17 @@ def bundle_failed(running: Running, dice: Dice, now: float) -> None:
     if running.suspect is not None:
         breaker, permit = running.suspect
         breaker.failed(permit, now, dice.random())
+
+
+def outrun(loser: Running, winner: Running, dice: Dice, now: float) -> None:
+    """Another attempt of the call was answered while this one is out. Both were asked by the same
+    process in the same tier: when the one took no longer than most do and the other is overdue by
+    the same measure, it is the endpoint that does not answer, and not the tier, nor this process.
+    """
+    late = loser.latencies.usually_late
+    overdue, in_time = now - loser.started > late, now - winner.started <= late
+    if loser.latencies.knows_late and loser.tier is winner.tier and overdue and in_time:
+        loser.breaker.outrun(loser.permit, now, dice.random())
 
 
 def abandoned(running: Running, now: float, *, lost: bool) -> None:

@@ -12,7 +12,7 @@ from math import ceil
 from typing import NamedTuple, Protocol
 
 from tierline._config import ClientConfig, Criticality
-from tierline._core.breaker import Breaker, State
+from tierline._core.breaker import OUTRUN, Breaker, State
 from tierline._core.fleet import EndpointState, Fleet, TierState
 from tierline.testing.network import SimLink
 from tierline.testing.nodes import Exchange
@@ -58,6 +58,7 @@ class Seen:
         "generation",
         "good",
         "let_through",
+        "lost",
         "out",
         "out_since",
         "panicked_at",
@@ -77,6 +78,7 @@ class Seen:
         self.since = 0.0  # when this state was first seen
         self.bad = 0  # failures that came back in this generation
         self.good = 0
+        self.lost = 0  # taken back
         self.consecutive = 0  # failures in a row of attempts begun and ended in this generation
         self.out: dict[Exchange, Out] = {}
         self.out_since: float | None = None  # when it was first seen to be ejected
@@ -156,6 +158,8 @@ class BeliefWatch:
         if verdict == "ok":
             seen.consecutive = 0
             seen.good += generation == seen.generation
+        elif verdict == "cancelled":
+            seen.lost += generation == seen.generation
         elif verdict == "wrong":  # may count against the bundle, or against the endpoint
             seen.bad += 1
         elif verdict in ("failed", "refused", "timed_out"):
@@ -230,13 +234,16 @@ class BeliefWatch:
                     "only successes close", f"{url} closed after {seen.good} successes"
                 )
         seen.state, seen.generation, seen.since = state, generation, self._now()
-        seen.bad = seen.good = seen.consecutive = 0
+        seen.bad = seen.good = seen.lost = seen.consecutive = 0
 
     def _check_opening(self, url: str, seen: Seen) -> None:
         policy = self._policy
         had, fewest = seen.bad, min(policy.consecutive, self._fewest(policy.failure_rate))
         if seen.breaker.opened_by == "slow":
             had, fewest = seen.bad + seen.good, self._fewest(policy.slow_rate)
+        elif seen.breaker.opened_by == "outrun":  # the last one is about to be taken back
+            out = sum(out.generation == seen.generation for out in seen.out.values())
+            had, fewest = seen.bad + seen.lost + out, max(OUTRUN, policy.consecutive)
         if had < fewest:
             self._notes.violated("only failures open", f"{url} opened after {had}, not {fewest}")
 

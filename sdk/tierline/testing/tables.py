@@ -17,7 +17,7 @@ from tierline import _exceptions as errors
 from tierline import _policies as policies
 from tierline._config import BreakerPolicy
 from tierline._core import lessons
-from tierline._core.breaker import Breaker, Permit
+from tierline._core.breaker import OUTRUN, Breaker, Permit
 from tierline._core.retrying import Fault, fault_of, outcome_name
 
 LEASE = 0.1  # seconds
@@ -158,6 +158,10 @@ class _Trial:
         self.wait()
         self.call()
 
+    def outrun(self, times: int) -> None:
+        for _ in range(times):
+            self.breaker.outrun(self._acquire(), self.now, 0.0)
+
     def mostly_fail(self) -> None:
         for _ in range(self.policy.minimum_calls // 2):
             self.succeed()
@@ -183,6 +187,8 @@ _CASES: Sequence[tuple[Step, str, Step]] = (
     ),
     (_nothing, f"{_FEW} attempts fail in a row", lambda t: t.fail(_FEW)),
     (_nothing, f"{_MANY} attempts fail in a row", lambda t: t.fail(_MANY)),
+    (_nothing, f"hedges outrun {OUTRUN - 1} attempts in a row", lambda t: t.outrun(OUTRUN - 1)),
+    (_nothing, f"hedges outrun {OUTRUN} attempts in a row", lambda t: t.outrun(OUTRUN)),
     (
         _nothing,
         f"half of {_POLICY.minimum_calls} attempts fail, never two in a row",

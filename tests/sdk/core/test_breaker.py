@@ -224,7 +224,10 @@ class BreakerMachine(RuleBasedStateMachine):
                 assert self.breaker.state is State.CLOSED
 
     @precondition(lambda self: self.out)
-    @rule(data=st.data(), outcome=st.sampled_from(["succeeded", "slow", "failed", "released"]))
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from(["succeeded", "slow", "failed", "released", "outrun"]),
+    )
     def report(self, data: st.DataObject, outcome: str) -> None:
         permit, _ = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
         stale = permit.generation != self.breaker.generation
@@ -234,6 +237,8 @@ class BreakerMachine(RuleBasedStateMachine):
         elif outcome == "failed":
             self.breaker.failed(permit, self.now, 0.5)
         else:
+            if outcome == "outrun":
+                self.breaker.outrun(permit, self.now, 0.5)
             self.breaker.released(permit)
         if stale or outcome == "released":
             assert (self.breaker.state, self.breaker.generation) == before
