@@ -116,3 +116,12 @@ def test_no_errand_is_taken_on_while_sixty_four_wait(waiting: int, taken_on: boo
     post_learning(few, "m", "http://e0", control, 0.0)
     assert (len(few.errands) > waiting) is taken_on
     assert (control.learn_at > 0.0) is taken_on
+
+
+def test_of_nine_edge_bundles_the_one_met_first_is_forgotten() -> None:
+    model = fleet(2).control("m")
+    met = [model.of(f"1@{number}", 0.5) for number in range(8)]
+    assert [model.of(f"1@{number}", 0.5) for number in range(8)] == met
+    model.of("1@8", 0.5)
+    assert model.of("1@1", 0.5) is met[1]
+    assert model.of("1@0", 0.5) is not met[0]
