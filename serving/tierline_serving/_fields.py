@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Final, NoReturn, TypeVar
 
@@ -110,6 +111,27 @@ def file_path(value: object, path: str) -> str:
     if any(len(part.encode()) > 255 for part in parts) or len(parts) > 8:
         refuse(path, f"expected names of at most 255 bytes, 8 deep, got {show(value)}")
     assert str(PurePosixPath(written)) == written
+    return written
+
+
+def factory(value: object, path: str) -> str:
+    """A function of a package, ``package.module:function``."""
+    written = text(value, path)
+    module, colon, function = written.partition(":")
+    if not colon or not all(part.isidentifier() for part in [*module.split("."), function]):
+        refuse(path, f"expected package.module:function, got {show(value)}")
+    return written
+
+
+def instant(value: object, path: str) -> str:
+    """An instant in UTC, written like 2026-11-21T04:00:00Z."""
+    written = text(value, path)
+    try:
+        read = datetime.fromisoformat(written)
+    except ValueError:
+        refuse(path, f"expected an instant like 2026-11-21T04:00:00Z, got {show(value)}")
+    if read.utcoffset() != timedelta(0):
+        refuse(path, f"expected an instant in UTC, ending in Z, got {show(value)}")
     return written
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, NoReturn
 
 from tierline import BundleRefused
@@ -14,8 +14,10 @@ from tierline_serving._fields import (
     Fields,
     array_of,
     canonical_json,
+    factory,
     file_path,
     free_object,
+    instant,
     integer,
     map_of,
     name,
@@ -28,6 +30,7 @@ from tierline_serving._fields import (
     text,
 )
 from tierline_serving.certified import read_certificate
+from tierline_serving.text_spec import TextSpec, read_text_spec
 
 FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
@@ -121,7 +124,7 @@ class Manifest:
 
     model: str
     version: str
-    kind: str  # "sequence" | "tensor"
+    kind: str  # "sequence" | "tensor" | "text"
     tier: str  # "edge" | "cloud"
     created: str  # UTC, "2026-11-21T04:00:00Z"
     files: Mapping[str, FileEntry]
@@ -129,6 +132,7 @@ class Manifest:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     sequence: SequenceSpec | None = None
+    text: TextSpec | None = None
     tables: Mapping[str, TableFiles] = field(default_factory=dict)
     uncertainty: UncertaintySpec | None = None
     certificate: Certificate | None = None
@@ -167,6 +171,9 @@ class Manifest:
                 yield f"tables.{table_name}", path
         if self.prior is not None:
             yield "prior", self.prior
+        if self.text is not None:
+            yield "text.offsets", self.text.offsets
+            yield "text.tokenizer", self.text.tokenizer
         if self.golden is not None:
             yield "golden.requests", self.golden.requests
             yield "golden.replies", self.golden.replies
@@ -183,14 +190,15 @@ def _read_manifest(value: object) -> Manifest:
     manifest = Manifest(
         model=fields.need("model", name),
         version=fields.need("version", name),
-        kind=fields.need("kind", one_of(("sequence", "tensor"))),
+        kind=fields.need("kind", one_of(("sequence", "tensor", "text"))),
         tier=fields.need("tier", one_of(("edge", "cloud"))),
-        created=fields.need("created", _instant),
+        created=fields.need("created", instant),
         files=fields.need("files", map_of(read_listed_path, read_file_entry)),
         runtime=fields.need("runtime", _read_runtime),
         inputs=fields.maybe("inputs", array_of(_read_tensor)) or (),
         outputs=fields.maybe("outputs", array_of(_read_tensor)) or (),
         sequence=fields.maybe("sequence", _read_sequence),
+        text=fields.maybe("text", read_text_spec),
         tables=fields.maybe("tables", map_of(name, _read_table)) or {},
         uncertainty=fields.maybe("uncertainty", _read_uncertainty),
         certificate=fields.maybe("certificate", read_certificate),
@@ -221,7 +229,7 @@ def _read_runtime(value: object, path: str) -> Runtime:
         precision=fields.maybe("precision", text),
         architecture=fields.maybe("architecture", name),
         config=fields.maybe("config", free_object),
-        factory=fields.maybe("factory", _factory),
+        factory=fields.maybe("factory", factory),
     )
     fields.finish()
     if runtime.engine == "onnx":
@@ -315,25 +323,6 @@ def _axis(value: object, path: str) -> int | str:
     return text(value, path) if isinstance(value, str) else integer(0, 2**40)(value, path)
 
 
-def _factory(value: object, path: str) -> str:
-    written = text(value, path)
-    module, colon, function = written.partition(":")
-    if not colon or not all(part.isidentifier() for part in [*module.split("."), function]):
-        refuse(path, f"expected package.module:function, got {show(value)}")
-    return written
-
-
-def _instant(value: object, path: str) -> str:
-    written = text(value, path)
-    try:
-        instant = datetime.fromisoformat(written)
-    except ValueError:
-        refuse(path, f"expected an instant like 2026-11-21T04:00:00Z, got {show(value)}")
-    if instant.utcoffset() != timedelta(0):
-        refuse(path, f"expected an instant in UTC, ending in Z, got {show(value)}")
-    return written
-
-
 def utc_instant(instant: datetime) -> str:
     """An aware instant the way manifests write it."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -356,6 +345,7 @@ def _check_references(manifest: Manifest) -> None:
 
 
 def _check_kind(manifest: Manifest) -> None:
+    _check_text(manifest)
     sequence = manifest.sequence
     if manifest.kind == "sequence":
         if sequence is None:
@@ -369,7 +359,20 @@ def _check_kind(manifest: Manifest) -> None:
         _wrong("sequence", f"is for kind sequence; this is kind {manifest.kind}")
     for i, spec in enumerate(manifest.inputs):
         if spec.role is None:
-            _wrong(f"inputs[{i}].role", "missing; kind tensor needs query or candidate")
+            _wrong(f"inputs[{i}].role", f"missing; kind {manifest.kind} needs query or candidate")
+
+
+def _check_text(manifest: Manifest) -> None:
+    spec = manifest.text
+    if spec is None or manifest.kind != "text":
+        if spec is not None or manifest.kind == "text":
+            _wrong("text", f"belongs to kind text and to no other; this is kind {manifest.kind}")
+        return
+    if manifest.runtime.engine != "torch":
+        _wrong("runtime.engine", "kind text is served by engine torch")
+    for which in (spec.vectors, spec.tokens):
+        if which not in manifest.tables:
+            _wrong("text", f"names the table {show(which)}, which tables does not hold")
 
 
 def _items(manifest: Manifest) -> Iterator[tuple[str, object]]:
@@ -380,7 +383,7 @@ def _plain(value: object) -> object:
     match value:
         case FileEntry() | Runtime() | TensorSpec() | SequenceSpec() | TableFiles():
             return _without_none(asdict(value))
-        case UncertaintySpec() | GoldenSpec():
+        case UncertaintySpec() | GoldenSpec() | TextSpec():
             return _without_none(asdict(value))
         case Certificate():
             return value.to_json()

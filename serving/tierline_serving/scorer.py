@@ -15,7 +15,7 @@ class ModelInfo:
 
     name: str
     bundle: str  # "<version>@<digest12>"
-    kind: str  # "sequence" | "tensor"
+    kind: str  # "sequence" | "tensor" | "text"
     tier: str  # "edge" | "cloud"
     engine: str  # e.g. "onnxruntime CPUExecutionProvider", "torch cpu"
     kernels: str  # which tierline_kernels back end answers: "cpu", "cuda", "reference" or "none"

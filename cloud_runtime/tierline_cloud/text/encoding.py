@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
 
+from tierline import MissingExtra
 from tierline_cloud.text.encoder import Encoder
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
 
 TOGETHER: Final = 32  # texts of one length that are encoded at a time; more gain nothing on a CPU
 POOLINGS: Final = ("mean", "cls")
@@ -81,6 +84,11 @@ class TextEncoder:
         tokenizer.no_padding()
         tokenizer.enable_truncation(settings.max_tokens)
 
+    @property
+    def bytes(self) -> int:
+        """What the network's weights take."""
+        return sum(part.nbytes for part in self.network.state_dict().values())
+
     def encode(self, text: str, role: Role) -> Encoded:
         """One text's vectors, the same whatever else is encoded."""
         return self.encode_all([text], role)[0]
@@ -120,7 +128,11 @@ class TextEncoder:
 
 def read_tokenizer(document: str, vocabulary: int) -> Tokenizer:
     """A `tokenizer.json`. Raises ValueError when it is none, or names tokens the network's
-    vocabulary does not reach."""
+    vocabulary does not reach; MissingExtra where no text can be read."""
+    try:
+        from tokenizers import Tokenizer  # only text search needs it
+    except ImportError as error:
+        raise MissingExtra("text", "search by text") from error
     try:
         tokenizer = Tokenizer.from_str(document)
     except Exception as error:  # the library raises bare Exceptions
