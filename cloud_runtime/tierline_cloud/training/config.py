@@ -19,7 +19,7 @@ class TrainConfig:
     that of the encoder's products; bfloat16 trains on CUDA only (on CPUs it is slower), and the
     loss over the catalogue, the weights and their updates stay in float32. ``products`` fastest:
     on CPUs with bfloat16 instructions the products of a listwise loss are in bfloat16 (measured on
-    one core: 1.3 to 1.7 times as fast). ``schedule`` linear: the rate falls until the last epoch."""
+    one core: 1.3 to 1.7 times as fast). ``schedule`` linear: the rate falls to the last epoch."""
 
     epochs: int = 120
     batch: int = 512  # users
