@@ -20,10 +20,13 @@ def calls(latency: float) -> list[Call]:
     return [logs.call(i, i / 10, latency=latency) for i in range(50)]
 
 
+FAST, SLOW = calls(0.005), calls(0.2)
+
+
 def carried(most: float) -> float:
     """What a ramp finds of a fleet that is fast up to ``most`` calls a second."""
     ramp = Ramp(deadline=0.25)
-    while ramp.step(calls(0.005 if ramp.rate <= most else 0.2)):
+    while ramp.step(FAST if ramp.rate <= most else SLOW):
         pass
     return ramp.carried
 
@@ -35,16 +38,16 @@ def test_the_ramp_finds_the_capacity_to_a_quarter_and_never_above(most: float) -
 
 def test_one_hiccup_does_not_end_the_ramp_and_two_in_a_row_do() -> None:
     ramp = Ramp(deadline=0.25)
-    assert ramp.step(calls(0.2))
+    assert ramp.step(SLOW)
     assert ramp.rate == FIRST
-    assert ramp.step(calls(0.005))
-    assert ramp.step(calls(0.2))
-    assert not ramp.step(calls(0.2))
+    assert ramp.step(FAST)
+    assert ramp.step(SLOW)
+    assert not ramp.step(SLOW)
     assert ramp.carried == FIRST
 
 
 def test_degraded_and_unanswered_calls_are_nothing_that_a_fleet_carries() -> None:
-    degraded = [call._replace(quality="degraded") for call in calls(0.005)]
+    degraded = [call._replace(quality="degraded") for call in FAST]
     for bad in (degraded, []):
         ramp = Ramp(deadline=0.25)
         ramp.step(bad)
