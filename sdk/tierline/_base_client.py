@@ -228,9 +228,15 @@ def _arrays(named: Mapping[str, ArrayLike], what: str) -> dict[str, NDArray[np.g
 
 
 def _array(value: ArrayLike, what: str) -> NDArray[np.generic]:
-    """Arrays travel as they are; plain Python numbers become int64 or float32."""
+    """Arrays travel as they are; plain Python numbers become int64 or float32, a text its UTF-8
+    bytes, uint8."""
     if isinstance(value, np.ndarray):
         return value
+    if isinstance(value, str):
+        try:
+            return np.frombuffer(value.encode("utf-8"), np.uint8)
+        except UnicodeEncodeError as error:
+            raise BadRequest(f"{what} is no valid Unicode: {error.reason}") from error
     array: NDArray[Any] = np.asarray(value)
     if array.dtype == np.float64:
         return array.astype(np.float32)

@@ -1,8 +1,8 @@
 """What a rerank request asks of a model that ranks item ids, and its answer in order. Pure.
 
 The documents are item ids: numbers, texts of digits, or objects with an ``id``. The query is the
-history: a list of ids, or a text of ids. Free text needs a model that reads text; none is served
-yet, and guessing would be worse than saying so.
+history: a list of ids, or a text of ids. Free text needs a model that reads text (``texts``), and
+guessing would be worse than saying so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tierline_serving.requests import HISTORY
 from tierline_serving.rerank.shapes import Ranked, RerankRequest
 from tierline_serving.scorer import ModelInfo
 
+RANKING_KINDS: Final = ("sequence", "text")
 MAX_HISTORY: Final = 10_000  # ids in a query; a model looks at its last few dozen
 _MAX_ID: Final = 2**63 - 1
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
@@ -30,13 +31,13 @@ _ID_LIST: Final = re.compile(r"[\s,]*([0-9]{1,19}([\s,]+[0-9]{1,19})*)?[\s,]*", 
 Ids = NDArray[np.int64]
 
 
-def chosen_model(request: RerankRequest, models: Sequence[ModelInfo]) -> str:
-    """The model to ask: the one named, or the only one that ranks item ids.
+def chosen_model(request: RerankRequest, models: Sequence[ModelInfo]) -> ModelInfo:
+    """The model to ask: the one named, or the only one that ranks items or reads text.
 
-    Raises ModelNotFound when that is not served or there is none, BadRequest when it does not rank
-    ids or there are several to choose from.
+    Raises ModelNotFound when that is not served or there is none, BadRequest when it does neither
+    or there are several to choose from.
     """
-    ranking = [info.name for info in models if info.kind == "sequence"]
+    ranking = {info.name: info for info in models if info.kind in RANKING_KINDS}
     if request.model is not None:
         if request.model not in {info.name for info in models}:
             known = ", ".join(ranking) or "none"
@@ -45,12 +46,12 @@ def chosen_model(request: RerankRequest, models: Sequence[ModelInfo]) -> str:
             raise BadRequest(
                 f"model {request.model!r} takes tensors, not documents: use /v2/…/infer"
             )
-        return request.model
+        return ranking[request.model]
     if not ranking:
         raise ModelNotFound("no model here ranks documents")
     if len(ranking) > 1:
         raise BadRequest(f"name the model; those that rank documents: {', '.join(ranking)}")
-    return ranking[0]
+    return next(iter(ranking.values()))
 
 
 def score_request(request: RerankRequest, model: str) -> ScoreRequest:
@@ -120,7 +121,7 @@ def _id(value: object) -> int:
 def _needs_text_model(part: str) -> Refused:
     return Refused(
         "bad_request",
-        f"{part} holds free text, and no model that reads text is served here: give item ids "
-        "(documents as ids or objects with an id, the query as the ids of the history)",
+        f"{part} holds free text, and the model asked reads none: name a model of kind text, or "
+        "give item ids (documents as ids or objects with an id, the query as ids of the history)",
         422,  # not 501: stock clients try a 5xx again, in vain
     )

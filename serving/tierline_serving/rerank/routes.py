@@ -26,6 +26,7 @@ from tierline_serving.rerank.shapes import (
     write_error,
     write_rerank,
 )
+from tierline_serving.rerank.texts import text_request
 
 RERANK_PATHS: Final = frozenset({"/rerank", "/v1/rerank", "/v2/rerank"})
 
@@ -67,8 +68,9 @@ class Rerank:
 
     async def _rerank(self, path: str, arrived: Arrived) -> tuple[Response, ScoreReply]:
         request = read_rerank(path, parse_document(arrived.body))
-        model = chosen_model(request, self._handlers.models())
-        reply = await self._calls.score(score_request(request, model), arrived)
+        chosen = chosen_model(request, self._handlers.models())
+        model, wanted = chosen.name, text_request if chosen.kind == "text" else score_request
+        reply = await self._calls.score(wanted(request, model), arrived)
         results = ranked(request, reply.scores)
         answer = write_rerank(request, model, str(uuid.uuid4()), results)
         bundle = (b"x-tierline-bundle", reply.bundle.encode())

@@ -85,7 +85,7 @@ def write_rerank(
         "meta": {"api_version": {"version": version}},
     }
     if request.shape is Shape.V1:
-        # No text was read, so there are no tokens to count.
+        # An answer does not tell how many tokens were read; nothing is billed by them.
         answer |= {"object": "list", "model": model, "usage": {"total_tokens": 0}}
     return answer
 

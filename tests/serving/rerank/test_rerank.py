@@ -145,7 +145,7 @@ def test_errors_are_in_the_shape_of_who_asks(node: Served, path: str, fields: se
     answered = node.post(path, {"model": "ranker", "query": "boots", "documents": ["1"]})
     document: Any = answered.json
     assert (answered.status, set(document)) == (422, fields)
-    assert "no model that reads text is served here" in document["message"]
+    assert "the model asked reads none" in document["message"]
     assert node.ask("GET", path).status == 405
 
 
