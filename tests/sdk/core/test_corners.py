@@ -11,11 +11,13 @@ from tierline._config import ClientConfig, EjectionPolicy, Endpoint, EscalationP
 from tierline._core.certified import Learn
 from tierline._core.control import SPEND_WINDOW, EscalationControl
 from tierline._core.ejection import Standing
+from tierline._core.endings import answer_of
 from tierline._core.errands import post_learning
 from tierline._core.estimators import REFRESH, LatencyWindow
 from tierline._core.fallback import LastGood
 from tierline._core.fleet import Fleet
 from tierline._core.hedging import can_still_win
+from tierline._core.shadow import CERTAIN, RiskAlarm, ShadowPlan
 from tierline.wire import ScoreReply, ScoreRequest
 
 # -- coming back ---------------------------------------------------------------------------------
@@ -125,3 +127,34 @@ def test_of_nine_edge_bundles_the_one_met_first_is_forgotten() -> None:
     model.of("1@8", 0.5)
     assert model.of("1@1", 0.5) is met[1]
     assert model.of("1@0", 0.5) is not met[0]
+
+
+# -- answers and alarms --------------------------------------------------------------------------
+
+
+def test_a_reply_that_names_its_items_is_taken_at_its_word() -> None:
+    given = ScoreReply(
+        model="m", bundle="b", scores=np.array([0.5, 0.6], np.float32), items=np.array([8, 7])
+    )
+    answer = answer_of(
+        asked(id=[7, 8]),
+        given,
+        tier="edge",
+        quality="edge",
+        reason="no_cloud",
+        attempts=(),
+        elapsed=0.0,
+        claim=None,
+    )
+    assert answer.items is not None
+    assert answer.items.tolist() == [8, 7]
+
+
+@pytest.mark.parametrize(("promised", "tuned_as"), [(1.0, 1 - CERTAIN), (0.0, CERTAIN)])
+def test_an_alarm_of_no_or_every_loss_bets_as_one_of_almost_none_or_all(
+    promised: float, tuned_as: float
+) -> None:
+    plan = ShadowPlan.uniform(0.02, alpha=0.5)
+    alarm = RiskAlarm(plan, alpha=promised, delta=0.05)
+    assert alarm.bets == RiskAlarm(plan, alpha=tuned_as, delta=0.05).bets
+    assert len(set(alarm.bets)) == 3
