@@ -29,7 +29,7 @@ from tierline_serving.settings import is_loopback
 
 LOOK_EVERY: Final = 0.5  # seconds between looks at a deployment that is not there yet
 ASK_TIMEOUT: Final = 5.0  # seconds for a proxy to say who it is
-_FAILED: Final = ("DEPLOY_FAILED", "UNHEALTHY")
+_FAILED: Final = "DEPLOY_FAILED"  # "UNHEALTHY" may pass: a replica died, and is replaced
 
 Say = Callable[[str], None]
 
@@ -70,7 +70,6 @@ def deploy(plan: Plan, options: ReplicaOptions, where: Where, *, patience: float
         logging_config={"enable_access_log": False},
         controller_options={"runtime_env": {"env_vars": environment(plan)}},
     )
-    since = {name: at.last_deployed_time_s for name, at in serve.status().applications.items()}
     targets = [
         serve.RunTarget(
             target=_application(serve, plan, options, region),
@@ -80,25 +79,23 @@ def deploy(plan: Plan, options: ReplicaOptions, where: Where, *, patience: float
         for name, region in plan.applications.items()
     ]
     serve.run_many(targets, wait_for_applications_running=False)
-    _wait(serve, plan, since, patience)
+    _wait(serve, plan, patience)
     _check_proxy(plan, where, say)
 
 
-def standing(
-    plan: Plan, applications: Mapping[str, Any], since: Mapping[str, float]
-) -> tuple[bool, str]:
-    """Whether every application of the plan runs as deployed after ``since``, and what is to be
-    said of those that do not. Raises DeploymentFailed when one never will. Any: Ray's overview."""
+def standing(plan: Plan, applications: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether every application of the plan runs, and what is to be said of those that do not.
+    Raises DeploymentFailed when one never will. Any: Ray's overview."""
     waiting: list[str] = []
     for name in plan.applications:
         found = applications.get(name)
-        if found is None or found.last_deployed_time_s <= since.get(name, 0.0):
+        if found is None:
             waiting.append(f"{name}: not begun")
             continue
         status = str(getattr(found.status, "value", found.status))
         details = "; ".join(each.message for each in found.deployments.values() if each.message)
         said = f"{name}: {status} {found.message} {details}".strip()
-        if status in _FAILED:
+        if status == _FAILED:
             raise DeploymentFailed(f"{said}; what served before serves on")
         if status != "RUNNING":
             waiting.append(said)
@@ -151,10 +148,11 @@ def _ssl(tls: Tls | None) -> dict[str, str]:
     return files
 
 
-def _wait(serve: Any, plan: Plan, since: Mapping[str, float], patience: float) -> None:
+def _wait(serve: Any, plan: Plan, patience: float) -> None:
+    # Nothing of the deployment before is seen: Ray says DEPLOYING before run_many returns.
     until = time.monotonic() + patience
     while True:
-        runs, waiting = standing(plan, serve.status().applications, since)
+        runs, waiting = standing(plan, serve.status().applications)
         if runs:
             return
         if time.monotonic() > until:

@@ -58,33 +58,32 @@ def test_where_to_deploy_is_said(sasrec_bundle: Bundle, capsys: pytest.CaptureFi
     assert "deploy --ray" in capsys.readouterr().err
 
 
-def overview(status: str, at: float = 2.0, message: str = "") -> Any:
+def overview(status: str, message: str = "") -> Any:
     return SimpleNamespace(
-        status=SimpleNamespace(value=status), message=message, last_deployed_time_s=at,
+        status=SimpleNamespace(value=status), message=message,
         deployments={"Replica": SimpleNamespace(message="3 of 4")},
     )  # fmt: skip
 
 
-def test_it_stands_when_every_application_runs_as_deployed_now() -> None:
-    plan, since = Plan(regions=("eu", "us")), {"tierline-eu": 1.0}
+def test_it_stands_when_every_application_runs() -> None:
+    plan = Plan(regions=("eu", "us"))
     runs = {"tierline-eu": overview("RUNNING"), "tierline-us": overview("RUNNING")}
-    assert standing(plan, runs, since) == (True, "")
+    assert standing(plan, runs) == (True, "")
 
 
 @pytest.mark.parametrize(
     "found",
-    [{}, {"tierline": overview("RUNNING", at=1.0)}, {"tierline": overview("DEPLOYING")}],
+    [{}, {"tierline": overview("DEPLOYING")}, {"tierline": overview("UNHEALTHY")}],
 )
 def test_until_then_it_does_not(found: dict[str, Any]) -> None:
-    runs, why = standing(Plan(), found, {"tierline": 1.0})
+    runs, why = standing(Plan(), found)
     assert not runs
     assert why.startswith("tierline: ")
 
 
-@pytest.mark.parametrize("status", ["DEPLOY_FAILED", "UNHEALTHY"])
-def test_a_deployment_that_never_will_is_told(status: str) -> None:
+def test_a_deployment_that_never_will_is_told() -> None:
     with pytest.raises(DeploymentFailed, match="3 of 4; what served before serves on"):
-        standing(Plan(), {"tierline": overview(status)}, {})
+        standing(Plan(), {"tierline": overview("DEPLOY_FAILED")})
 
 
 @pytest.mark.parametrize(
