@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from threading import Lock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from mutants import Place, all_places, without_equivalent
+from mutants import ROOT, Place, all_places, without_equivalent
 from trial import Tests, Verdict, try_mutant
 
 
@@ -56,7 +57,7 @@ def main() -> int:
         known |= _tried(left, tests, jobs=options.jobs, until=until, log=options.log)
     verdicts = [known[place.name] for place in sample if place.name in known]
     figures = _figures(verdicts, len(places), len(every) - len(places))
-    figures |= {"seed": options.seed, "minutes": round((time.monotonic() - started) / 60, 1)}
+    figures |= {"seed": options.seed, "commit": _commit()}
     print(json.dumps({**figures, "survivors": len(verdicts) - int(str(figures["killed"]))}))
     if options.json and options.json != "-":  # they are the last line above
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
@@ -86,6 +87,14 @@ def _tried(
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         list(pool.map(one, places))
     return verdicts
+
+
+def _commit() -> str:
+    """Which commit the core and its tests are of, "" outside of a checkout."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def _read(log: Path | None) -> dict[str, Verdict]:
