@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from tierline._config import ClientConfig, EjectionPolicy, Endpoint, EscalationPolicy, Tier
+from tierline._config import ClientConfig, EjectionPolicy, Endpoint, EscalationPolicy, Mode, Tier
+from tierline._core.call import ScoreCall
 from tierline._core.certified import Learn
 from tierline._core.control import SPEND_WINDOW, EscalationControl
 from tierline._core.ejection import Standing
@@ -158,3 +159,22 @@ def test_an_alarm_of_no_or_every_loss_bets_as_one_of_almost_none_or_all(
     alarm = RiskAlarm(plan, alpha=promised, delta=0.05)
     assert alarm.bets == RiskAlarm(plan, alpha=tuned_as, delta=0.05).bets
     assert len(set(alarm.bets)) == 3
+
+
+def test_callers_who_leave_teach_nothing_about_latencies() -> None:
+    few = fleet(2)
+    for number in range(4 * REFRESH):
+        began = float(number)
+        call = ScoreCall(
+            asked(id=[7]),
+            few,
+            deadline=began + 0.25,
+            mode=Mode.SEQUENTIAL,
+            key=None,
+            call_id="c",
+            dice=random.Random(number),
+        )
+        call.begin(began)
+        call.cancel(began + 0.2)
+    latencies = few.tiers[0].latencies("m")
+    assert (latencies.typical, latencies.slowest) == (None, None)
