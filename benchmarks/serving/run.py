@@ -125,8 +125,10 @@ def measure_added(
 def measure_open(
     workload: Workload, core: int, options: argparse.Namespace, figures: Figures
 ) -> None:
-    """Random arrivals: below saturation the tail, beyond it the goodput and the refusals."""
+    """Random arrivals: below saturation the tail, beyond it the goodput and the refusals; the tail
+    of the minimal server at 70 % of its own saturation beside it."""
     name = workload.name
+    floor = _floor(workload, core, options.seconds)
     with running(OURS, workload, core) as server:
         message = server.message(deadline_ms=OPEN_DEADLINE_MS)
         load.closed(server.port, message, CALLERS, 1.0)
@@ -146,15 +148,28 @@ def measure_open(
         "refused_at_150": len(above.refused),
         "refused_max_ms": max(above.refused, default=0.0) * 1e3,
         "failed": {**below.failed, **above.failed},
+        "minimal_server": floor,
     }
     figures[f"{name}_p99_over_p50"] = p99 / p50
     figures[f"{name}_goodput"] = goodput / capacity
     figures[f"{name}_refused_ms"] = refused_within
     say(f"  70 % of {capacity:,.0f} a second: p50 {p50 * 1e3:.2f}, p99 {p99 * 1e3:.2f} ms")
+    say(f"  minimal server at its 70 %: p50 {floor['p50_ms']:.2f}, p99 {floor['p99_ms']:.2f} ms")
     say(
         f"  150 %: goodput {goodput / capacity:.2f} of capacity, {len(above.refused)} refused, "
         f"99.9 % of them within {refused_within:.2f} ms, other ends {above.failed}"
     )
+
+
+def _floor(workload: Workload, core: int, seconds: float) -> dict[str, float]:
+    """The minimal server under the same load: what random arrivals do to any queue, and what the
+    load generator and the machine add."""
+    with running(RAW, workload, core) as server:
+        load.closed(server.port, server.message(), CALLERS, 1.0)
+        capacity = load.closed(server.port, server.message(), CALLERS, seconds).rate
+        below = load.open_loop(server.port, server.message(), 0.7 * capacity, 2 * seconds)
+    p50, p99 = (load.quantile(below.answered, share) for share in (0.5, 0.99))
+    return {"capacity": capacity, "p50_ms": p50 * 1e3, "p99_ms": p99 * 1e3, "ratio": p99 / p50}
 
 
 def measure_candidates(

@@ -17,8 +17,7 @@ import load
 import numpy as np
 from workloads import Workload, build
 
-from tierline.wire import Limits, ScoreReply, encode_reply
-from tierline.wire.headers import read_headers
+from tierline.wire import Limits, ScoreReply
 from tierline_edge.scorer import load_scorer
 from tierline_edge.tensor import TensorScorer
 from tierline_serving.admission import Admission, Backlog
@@ -26,12 +25,18 @@ from tierline_serving.answers import OK, Answer
 from tierline_serving.batching import Batcher, BatchLimits
 from tierline_serving.bundle import open_bundle
 from tierline_serving.front.layouts import Layouts
-from tierline_serving.front.native import call_headers, read_head, response_bytes
+from tierline_serving.front.native import read_own, response_bytes
+from tierline_serving.front.replies import Replies
 from tierline_serving.metrics import Metrics
 from tierline_serving.signing import Trust
 
 BATCH, REPEATS, LOOPS = 8, 7, 300
-HEADERS = {"x-tierline-deadline-ms": "2000.000", "x-tierline-attempt": "1", "x-request-id": "r1"}
+HEADERS = {
+    "content-type": "application/x-tierline",
+    "x-tierline-deadline-ms": "2000.000",
+    "x-tierline-attempt": "1",
+    "x-request-id": "9a1a211a4cbc3ffb",
+}
 
 Figures = dict[str, float]
 
@@ -50,7 +55,7 @@ def main() -> int:
 def measure(workload: Workload) -> Figures:
     """µs a call of each step."""
     message = load.post("/v1/score", workload.frame(), HEADERS)
-    head = read_head(message)
+    head = read_own(message)
     assert head is not None
     frame = message[head.end :]
     bundle = open_bundle(workload.bundle, Trust.from_files([], allow_unsigned=True))
@@ -62,13 +67,12 @@ def measure(workload: Workload) -> Figures:
     packed = scorer._requests.pack(together)
     timings = {"queue": 0.001, "compute": 0.001}
     reply = ScoreReply(workload.name, bundle.id, np.zeros(100, np.float32), timings=timings)
-    answer = Answer(OK, encode_reply(reply), None, "r1", reply)
+    replies = Replies()
+    answer = Answer(OK, replies.encode(reply), None, "9a1a211a4cbc3ffb", reply)
     metrics = Metrics()
     return {
-        "read the head, find the body": micros(lambda: read_head(message)),
-        "deadline, attempt and request id from the headers": micros(
-            lambda: read_headers(call_headers(head.headers), now=1.0)
-        ),
+        "read the head, find the body": micros(lambda: read_own(message)),
+        "deadline, attempt and request id from the headers": micros(lambda: head.said(1.0)),
         "open the frame: views of its tensors": micros(lambda: layouts.decode(frame)),
         "validate: names, types, shapes, every number finite": micros(
             lambda: scorer.validate(request)
@@ -76,7 +80,7 @@ def measure(workload: Workload) -> Figures:
         "admit by deadline, queue, draw the batch": admitting(),
         "pack the batch's tensors": micros(lambda: scorer._requests.pack(together)) / BATCH,
         "the session": micros(lambda: scorer._session.run(["scores"], packed), 20) / BATCH,
-        "the reply's frame and head": micros(lambda: encode_reply(reply))
+        "the reply's frame and head": micros(lambda: replies.encode(reply))
         + micros(lambda: response_bytes(answer, keep_alive=True)),
         "count it": micros(lambda: counted(metrics)),
     }

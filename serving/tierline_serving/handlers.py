@@ -30,6 +30,7 @@ from tierline_serving.front.replies import Replies
 from tierline_serving.front.turns import Turns
 from tierline_serving.lifecycle import Lifecycle
 from tierline_serving.metrics import Metrics
+from tierline_serving.outbox import Outbox
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.served import Generation, Served
 from tierline_serving.settings import ServerSettings
@@ -59,6 +60,7 @@ class Handlers:
         *,
         clock: Callable[[], float] = time.monotonic,
         turns: Turns | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self._served = served
         self._settings = settings
@@ -67,6 +69,7 @@ class Handlers:
         self._clock = clock
         self.bodies = BodyBudget(settings.max_held_bytes)
         self.turns = turns or Turns()
+        self.outbox = outbox or Outbox()
         self.replies = Replies()
         self._tracing = Tracing.find()
         self._layouts = Layouts(Limits(max_frame_bytes=settings.max_body_bytes))

@@ -32,6 +32,7 @@ from tierline_serving.handlers import Handlers
 from tierline_serving.lifecycle import Event, Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.oip.routes import OpenInference
+from tierline_serving.outbox import Outbox
 from tierline_serving.repository import Repository, RepositoryOptions, Seen
 from tierline_serving.scorer import Scorer
 from tierline_serving.served import Served
@@ -145,14 +146,16 @@ class Server:
         self._warm_up = dict(warm_up or {})
         self._say = say
         self._lifecycle = Lifecycle()
-        metrics, statistics, turns = Metrics(), Statistics(), Turns()
+        metrics, statistics, turns, outbox = Metrics(), Statistics(), Turns(), Outbox()
 
         def count(report: BatchReport) -> None:
             metrics.batch_finished(report)
             statistics.batch_finished(report, time.time())
 
         def make_runner(scorer: Scorer) -> Runner:
-            return Runner(scorer, settings.batch, on_batch=count, on_turn=turns.worked)
+            return Runner(
+                scorer, settings.batch, on_batch=count, on_turn=turns.worked, outbox=outbox
+            )
 
         runners = _runners(scorers, make_runner, self._warm_up)
         priors = {name: prior(name) for name in runners} if prior is not None else {}
@@ -160,7 +163,9 @@ class Server:
         self._repository = Repository(
             self._served, make_runner, shelves=shelves, options=_repository_options(settings)
         )
-        self._handlers = Handlers(self._served, settings, self._lifecycle, metrics, turns=turns)
+        self._handlers = Handlers(
+            self._served, settings, self._lifecycle, metrics, turns=turns, outbox=outbox
+        )
         self._family = family
         self._audit = None if settings.audit is None else AuditLog(settings.audit)
         self._gate = None if settings.keys is None else Gate(Keyring(settings.keys))

@@ -27,6 +27,7 @@ from tierline_serving.batching.parts import into_parts
 from tierline_serving.batching.pending import Done, Outcome, Pending, tell
 from tierline_serving.batching.place import INLINE_MOST, Engine, Place, Took
 from tierline_serving.batching.scoring import BatchReport, score_batch, thread_waits
+from tierline_serving.outbox import Outbox
 from tierline_serving.scorer import Scorer
 
 __all__ = ["BatchReport", "Runner"]
@@ -45,7 +46,7 @@ class Runner:
 
     ``clock`` tells monotonic seconds, ``thread_clock`` and ``waits`` the CPU seconds of the thread
     that asks and how often it let go of its core; ``on_batch`` is called on the loop after each
-    batch, ``on_turn`` with the seconds the loop was kept by one.
+    batch, ``on_turn`` with the seconds it kept the loop; ``outbox`` holds a batch's answers.
     """
 
     def __init__(
@@ -58,14 +59,14 @@ class Runner:
         waits: Callable[[], int] = thread_waits,
         on_batch: Callable[[BatchReport], None] | None = None,
         on_turn: Callable[[float], None] | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self.scorer = scorer
         self.limits = limits or BatchLimits()
-        self._clock = clock
-        self._thread_clock = thread_clock
-        self._waits = waits
+        self._clock, self._thread_clock, self._waits = clock, thread_clock, waits
         self._on_batch = on_batch
         self._on_turn = on_turn
+        self._outbox = outbox or Outbox()
         self._lock = threading.Lock()  # guards all that follows, up to the doorbell
         self._batcher: Batcher[Pending] = Batcher(self.limits)
         self._door = Door(self._batcher)
@@ -116,8 +117,7 @@ class Runner:
     def foresee(
         self, size: int, deadline_at: float, now: float, criticality: str
     ) -> CallError | None:
-        """Why a request of ``size`` bytes, not read yet, would be refused; None: it may enter.
-        On the loop; a batch that has waited long enough is scored first."""
+        """Why a request of ``size`` bytes, not read yet, would be refused; None: it may enter."""
         now = self._turn_if_due(now)
         with self._lock:
             return self._door.foresee(size, deadline_at, self._backlog(), now, criticality)
@@ -241,8 +241,8 @@ class Runner:
         return Backlog(self._batcher.queued_rows, running, self._running_since)
 
     def _schedule_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One turn to come, however many were taken early: else they add up, and the loop scores
-        batch after batch before it reads again."""
+        """One turn to come, however many were taken early: they must not add up, or the loop
+        would score batch after batch before it reads again."""
         if not self._is_turn_due:
             self._is_turn_due = True
             loop.call_soon(self._due_turn)
@@ -291,12 +291,12 @@ class Runner:
     def _settle(
         self, batch: Batch[Pending], outcomes: Sequence[Ended], report: BatchReport | None
     ) -> None:
-        for pending in batch.expired:
-            pending.settle(DeadlineExceeded("the deadline passed in the queue"))
-        for pending, outcome in zip(batch.tickets, outcomes, strict=True):
-            pending.settle(
-                outcome or DeadlineExceeded("the deadline passed while the batch was retried")
-            )
+        with self._outbox:
+            self._tell_late(batch.expired, "in the queue")
+            for pending, outcome in zip(batch.tickets, outcomes, strict=True):
+                pending.settle(
+                    outcome or DeadlineExceeded("the deadline passed while the batch was retried")
+                )
         if report is not None and self._on_batch is not None:
             self._on_batch(report)
 

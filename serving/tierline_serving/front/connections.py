@@ -185,9 +185,8 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             return
         keeps = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        headers, arrived_at = dict(self.headers), self._arrived(calls)
-        size = int(headers[b"content-length"])
-        met = calls.meet(call_headers(headers), size, arrived_at)
+        named, arrived_at = dict(self.headers), self._arrived(calls)
+        met = calls.meet(call_headers(named), int(named[b"content-length"]), arrived_at)
         self.cycle = NativeCycle(self, calls, met, arrived_at, keep_alive=keeps)
 
     def on_body(self, body: bytes) -> None:

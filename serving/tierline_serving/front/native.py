@@ -30,6 +30,7 @@ from tierline_serving.answers import OVERLOADED, Answer
 from tierline_serving.front.bodies import HELD_FROM
 from tierline_serving.front.exchange import MAX_HEADERS, RawHeaders
 from tierline_serving.front.turns import Turns
+from tierline_serving.outbox import Outbox
 
 if TYPE_CHECKING:
     from tierline_serving.handlers import FrameCall
@@ -79,6 +80,7 @@ class NativeCalls(Protocol):
     """Who answers native calls (``Handlers`` does)."""
 
     turns: Turns
+    outbox: Outbox
 
     @property
     def asks_to_leave(self) -> bool: ...
@@ -207,8 +209,10 @@ class NativeCycle:
         self.response_complete = True
         if self.disconnected or transport.is_closing():
             return
-        transport.write(response)
-        if not self.keep_alive:
+        if self.keep_alive:
+            self._calls.outbox.write(transport, response)
+        else:
+            transport.write(response)
             transport.close()
         self._connection.on_response_complete()
 
