@@ -98,8 +98,8 @@ class TextEncoder:
         bit against ``encode``."""
         prompt = self.settings.query_prompt if role is Role.QUERY else self.settings.document_prompt
         lower = self.settings.lower
-        prepared = [prompt + (text.lower() if lower else text) for text in texts]
-        read = self.tokenizer.encode_batch(prepared)
+        # One by one: a batch would start a thread for every core, whatever --threads says.
+        read = [self.tokenizer.encode(prompt + (text.lower() if lower else text)) for text in texts]
         found: list[Encoded | None] = [None] * len(read)
         by_length: dict[int, list[int]] = {}
         for place, each in enumerate(read):
