@@ -2,12 +2,14 @@
 
 Prints a row per case and writes JSON with seed, sizes, versions, medians and spreads. Both sides
 get the same arrays and the same number of threads, and take turns, so that a change in the
-machine's load meets both.
+machine's load meets both; the ratio is the median over turns. Each call finds the third-level
+cache full of something else. What memory allows is measured in the same run (limits.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -20,9 +22,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import limits
 import numba
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import tierline_kernels as kernels
 from tierline_kernels import cpu
@@ -31,7 +35,8 @@ from tierline_kernels.foreign import import_rows
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One case: medians and quartiles in milliseconds; ratio above 1 means ours is faster."""
+    """One case: medians and quartiles in milliseconds; ratio, the median over turns of torch's time
+    over ours, above 1 means ours is faster."""
 
     case: str
     size: str
@@ -46,12 +51,19 @@ class Result:
 # torch's worker threads spin on their processors after a call; whoever is measured next waits for
 # them to go to sleep, so that neither side pays for the other.
 REST = 0.05
+CACHE = 64 << 20  # bytes; more than a third-level cache holds
 
 Case = tuple[str, str, Callable[[], Any], Callable[[], Any], float]
 
 
-def bag_cases(rng: np.random.Generator, rows: int, d: int, bags: int, length: int) -> list[Case]:
-    """Bags over a float32 and an int8 table; answers are compared before anything is timed."""
+Limits = dict[str, tuple[Callable[[], Any], float]]  # what reads or writes how many bytes
+
+
+def bag_cases(
+    rng: np.random.Generator, rows: int, d: int, bags: int, length: int
+) -> tuple[list[Case], Limits]:
+    """Bags over a float32 and an int8 table; answers are compared before anything is timed. And
+    how fast the same rows, or all of them, are read by a loop that does nothing else."""
     table = rng.standard_normal((rows, d), dtype=np.float32)
     ids = rng.integers(0, rows, bags * length)
     offsets = np.arange(0, bags * length, length)
@@ -82,11 +94,17 @@ def bag_cases(rng: np.random.Generator, rows: int, d: int, bags: int, length: in
     np.testing.assert_allclose(ours(), theirs().numpy(), atol=1e-4)
     np.testing.assert_allclose(ours_affine(), theirs_int8().numpy(), atol=1e-2)
     size = f"{rows}x{d}, {bags} bags of {length}"
+    read = {
+        "rows of 512 bytes at random": (limits.reader(table, ids), float(len(ids) * d * 4)),
+        "rows of 128 bytes at random": (limits.reader(native.codes, ids), float(len(ids) * d)),
+        "read in order": (limits.sweeper(table), float(table.nbytes)),
+        "copy (read and written)": (limits.copier(table.copy()), float(table.nbytes)),
+    }
     return [
         ("bag float32", size, ours, theirs, 0.9),
         ("bag int8", size, ours_int8, theirs_int8, 0.9),
         ("bag int8 affine", size, ours_affine, theirs_int8, 0.9),
-    ]
+    ], read
 
 
 def topk_case(rng: np.random.Generator, n: int, k: int) -> Case:
@@ -117,25 +135,50 @@ def retrieve_case(rng: np.random.Generator, n: int, d: int, k: int) -> tuple[Cas
     ), float(common.mean())  # fmt: skip
 
 
-def measure(case: Case, warm: int, repeats: int) -> Result:
+def timed(call: Callable[[], Any], cold: NDArray[np.int64]) -> float:
+    """Milliseconds of a call that finds none of its memory in the caches."""
+    time.sleep(REST)
+    cold.sum()
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def measure(case: Case, cold: NDArray[np.int64], warm: int, repeats: int) -> Result:
     """Both sides in turn, ``warm`` unmeasured rounds first."""
     name, size, ours, theirs, target = case
-    taken: dict[str, list[float]] = {"ours": [], "torch": []}
-    for turn in range(warm + repeats):
-        for side, call in (("ours", ours), ("torch", theirs)):
-            time.sleep(REST)
-            start = time.perf_counter()
-            call()
-            if turn >= warm:
-                taken[side].append((time.perf_counter() - start) * 1e3)
-    middle = {side: median(times) for side, times in taken.items()}
-    spread = {side: quantiles(times, n=4) for side, times in taken.items()}
+    turns = [(timed(ours, cold), timed(theirs, cold)) for _ in range(warm + repeats)][warm:]
+    mine, torchs = ([turn[side] for turn in turns] for side in (0, 1))
+    spread = [quantiles(times, n=4) for times in (mine, torchs)]
     return Result(
         name, size,
-        middle["ours"], (spread["ours"][0], spread["ours"][2]),
-        middle["torch"], (spread["torch"][0], spread["torch"][2]),
-        middle["torch"] / middle["ours"], target,
+        median(mine), (spread[0][0], spread[0][2]), median(torchs), (spread[1][0], spread[1][2]),
+        median(theirs / ours for ours, theirs in turns), target,
     )  # fmt: skip
+
+
+def measure_limits(
+    read: Limits, cold: NDArray[np.int64], warm: int, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Each in turn: medians in milliseconds, and GB/s."""
+    taken: dict[str, list[float]] = {name: [] for name in read}
+    for _ in range(warm + repeats):
+        for name, (call, _) in read.items():
+            taken[name].append(timed(call, cold))
+    middle = {name: median(times[warm:]) for name, times in taken.items()}
+    return {
+        name: {"ms": middle[name], "gb_per_s": moved / middle[name] / 1e6}
+        for name, (_, moved) in read.items()
+    }
+
+
+def keep_freed_memory() -> None:
+    """Let freed memory stay with this process, where the C library is glibc: else now one side
+    and now the other gets its output as fresh pages, whose first touch takes milliseconds."""
+    library: Any = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for setting in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            library.mallopt(setting, 1 << 30)
 
 
 def machine() -> str:
@@ -156,10 +199,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", help="a file, or - for one line on standard output")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
+    keep_freed_memory()
     rng = np.random.default_rng(options.seed)
     torch.set_num_threads(cpu.threads())
     million = max(1000, int(1_000_000 * options.scale))
-    cases = bag_cases(rng, million, 128, max(8, int(16_384 * options.scale)), 32)
+    cases, read = bag_cases(rng, million, 128, max(8, int(16_384 * options.scale)), 32)
     cases.append(topk_case(rng, million, 100))
     retrieval, overlap = retrieve_case(rng, million, 64, 100)
     cases.append(retrieval)
@@ -172,18 +216,22 @@ def main(argv: list[str] | None = None) -> int:
     }  # fmt: skip
     print(json.dumps(setting))
     results = []
+    cold = np.ones(int(CACHE * min(1.0, options.scale)) // 8, np.int64)
     with torch.inference_mode():
         for case in cases:
-            result = measure(case, options.warm_up, options.repeats)
+            result = measure(case, cold, options.warm_up, options.repeats)
             results.append(result)
             print(
                 f"{result.case:14s} {result.size:32s} ours {result.ours_ms:8.2f} ms "
                 f"torch {result.torch_ms:8.2f} ms  {result.ratio:5.2f}x (target {result.target}x)"
             )
+        floor = measure_limits(read, cold, options.warm_up, options.repeats)
+    for name, found in floor.items():
+        print(f"{name:30s} {found['ms']:8.2f} ms {found['gb_per_s']:6.1f} GB/s")
     missed = [each.case for each in results if each.ratio < each.target]
     if missed:
         print("below target:", ", ".join(missed))
-    told = {"setting": setting, "results": [asdict(each) for each in results]}
+    told = {"setting": setting, "results": [asdict(each) for each in results], "limits": floor}
     told |= {each.case.replace(" ", "_"): {"times_torch": each.ratio} for each in results}
     if options.json == "-":
         print(json.dumps(told))

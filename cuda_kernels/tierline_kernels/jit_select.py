@@ -293,37 +293,18 @@ def _dots_of_rows(typing, codes, query, shift, first, dots, place):
     return types.void(codes, query, types.int32, long, dots, long), generate
 
 
-@compiled
-def _dots_int8(codes, query, first, dots):
-    """Inner products of rows first, first + 1, … with a query padded to whole pieces."""
-    width = codes.shape[1]
-    shift = np.int32(0)
-    for d in range(width):
-        shift += np.int32(query[d]) * np.int32(128)
-    # Whole pieces may reach into the rows that follow, where the query is zero: never further.
-    last = (codes.size - query.shape[0]) // max(width, 1)
-    whole = max(0, min(dots.shape[0], last + 1 - first)) // ROWS * ROWS
-    for u in range(0, whole, ROWS):
-        _dots_of_rows(codes, query, shift, first + u, dots, u)
-    for u in range(whole, dots.shape[0]):
-        dot = np.int32(0)
-        for d in range(width):
-            dot += np.int32(codes[first + u, d]) * np.int32(query[d])
-        dots[u] = dot
-
-
-@compiled
-def _finish_int8(dots, scales, biases, query_sum, query_scale, boost, first, scores):
+@inlined
+def _finish_int8(dots, scales, biases, query_sum, query_scale, boost, first, scores, size):
     """Float32 steps in the order every back end takes (reference.int8_scores)."""
-    for u in range(dots.shape[0]):
+    for u in range(size):
         scores[u] = np.float32(dots[u]) * scales[first + u]
     if biases.shape[0]:
-        for u in range(dots.shape[0]):
+        for u in range(size):
             scores[u] = scores[u] + query_sum * biases[first + u]
-    for u in range(dots.shape[0]):
+    for u in range(size):
         scores[u] = scores[u] * query_scale
     if boost.shape[0]:
-        for u in range(dots.shape[0]):
+        for u in range(size):
             scores[u] = scores[u] + boost[first + u]
 
 
@@ -333,19 +314,44 @@ def retrieve_int8(
     boost, values, indices, low, high,
 ):  # fmt: skip
     """Offer codes[low:high] to every query's heap; items are read once. Queries are padded with
-    zeros to whole pieces."""
-    dots = np.empty(BLOCK, np.int32)
-    scores = np.empty(BLOCK, np.float32)
-    for first in range(low, high, BLOCK):
-        size = min(BLOCK, high - first)
+    zeros to whole pieces. A group is scored and compared in one go, its size known to the
+    compiled code: a few hundred instructions, so that the next rows' loads begin meanwhile."""
+    dots = np.empty(GROUP, np.int32)
+    scores = np.empty(GROUP, np.float32)
+    shifts = np.zeros(queries.shape[0], np.int32)
+    for b in range(queries.shape[0]):
+        for d in range(queries.shape[1]):
+            shifts[b] += np.int32(queries[b, d]) * np.int32(128)
+    # Whole pieces may reach into the rows that follow, where the query is zero: never further.
+    last = (codes.size - queries.shape[1]) // max(codes.shape[1], 1)
+    for first in range(low, high, GROUP):
+        size = min(GROUP, high - first)
+        whole = size == GROUP and first + GROUP <= last + 1
         for b in range(queries.shape[0]):
-            _dots_int8(codes, queries[b], first, dots[:size])
-            _finish_int8(
-                dots[:size], scales, biases, query_sums[b], query_scales[b], boost, first,
-                scores[:size],
-            )  # fmt: skip
             banned = excluded[excluded_offsets[b] : excluded_offsets[b + 1]]
-            offer(scores[:size], first, bits, banned, values[b], indices[b])
+            if whole:
+                for u in range(0, GROUP, ROWS):
+                    _dots_of_rows(codes, queries[b], shifts[b], first + u, dots, u)
+                _finish_int8(
+                    dots, scales, biases, query_sums[b], query_scales[b], boost, first, scores,
+                    GROUP,
+                )  # fmt: skip
+                bar = values[b, 0]
+                found = _above(scores, 0, np.float32(1.0), bar, bar == -np.inf)
+                while found:
+                    u = _lowest(found)
+                    found &= found - 1
+                    _offer_one(scores[u], first + u, bits, banned, values[b], indices[b])
+                continue
+            for u in range(size):
+                dots[u] = 0
+                for d in range(codes.shape[1]):
+                    dots[u] += np.int32(codes[first + u, d]) * np.int32(queries[b, d])
+            _finish_int8(
+                dots, scales, biases, query_sums[b], query_scales[b], boost, first, scores, size
+            )
+            for u in range(size):
+                _offer_one(scores[u], first + u, bits, banned, values[b], indices[b])
 
 
 @compiled_sums

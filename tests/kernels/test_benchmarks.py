@@ -48,6 +48,8 @@ def test_the_cpu_benchmark_compares_every_case_with_torch() -> None:
     cases = {each["case"] for each in told["results"]}
     assert cases == {"bag float32", "bag int8", "bag int8 affine", "topk", "dot_topk int8"}
     assert told["topk"]["times_torch"] > 0
+    assert len(told["limits"]) == 4
+    assert all(each["gb_per_s"] > 0 for each in told["limits"].values())
 
 
 def test_recall_is_measured_on_the_table_that_was_given(tmp_path: Path) -> None:
