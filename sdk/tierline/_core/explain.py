@@ -110,8 +110,8 @@ def longest_chain(config: ClientConfig) -> list[Step]:
     steps: list[Step] = []
     now = 0.0
     for i, (tier, tries) in enumerate(zip(tiers, _tries(config, tiers), strict=True)):
-        alone = i == len(tiers) - 1 and len(tier.endpoints) == 1
-        for _ in range(tries):
+        others = i < len(tiers) - 1
+        for here in range(1, tries + 1):
             made = len(steps) + 1
             if made > most_attempts(config) or deadline - now < START_GATE:
                 return steps
@@ -120,7 +120,8 @@ def longest_chain(config: ClientConfig) -> list[Step]:
                 LatencyWindow(),
                 now=now,
                 deadline=deadline,
-                is_last=alone or made >= config.retry.attempts,
+                is_last=made >= config.retry.attempts
+                or not (others or (len(tier.endpoints) > 1 and here < config.retry.per_tier)),
                 is_probe=False,
             )
             steps.append(Step(tier.name, now, until))
