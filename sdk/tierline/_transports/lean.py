@@ -24,6 +24,7 @@ from tierline._transports.base import Buffer, WireRequest, WireResponse
 from tierline._transports.fork import forget_after_fork
 from tierline._transports.http1 import ResponseParser, body_length, field_lines, request_head
 from tierline._transports.idle import MAX_CONNECTIONS, IdleConnections, retirement
+from tierline._transports.names import addresses
 from tierline._transports.origin import Origin
 
 _READ_SIZE = 64 * 1024
@@ -313,8 +314,7 @@ def _open_socket(origin: Origin, deadline: float) -> socket.socket:
     if origin.path:
         return _connect_to(socket.AF_UNIX, origin.path, deadline)
     failure: OSError | None = None
-    found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-    for family, _, _, _, address in found:
+    for family, address in addresses(origin.host, origin.port, deadline):
         try:
             sock = _connect_to(family, address, deadline)
         except TimeoutError:
