@@ -86,7 +86,8 @@ class ScoreCall(CallState):
         if fleet.is_paired and not running.tier.is_edge:
             fleet.control(request.model).cloud_answered(running.endpoint.url, reply.bundle)
         quality = QUALITY_EDGE if running.tier.is_edge else QUALITY_FULL
-        return self._answer(reply, running.tier.name, quality, self._reason(running), now)
+        reason = self._reason(running, reply.bundle)
+        return self._answer(reply, running.tier.name, quality, reason, now)
 
     def attempt_failed(self, number: int, error: errors.TierlineError, now: float) -> list[Command]:
         running = self._running.get(number)
@@ -157,7 +158,7 @@ class ScoreCall(CallState):
             kind = "failover"
         self._started += 1
         tried.append(endpoint.url)
-        view = None if self._gate is None else self._gate.view(tier.config)
+        view = self._view(tier, endpoint.url)
         reduced = () if view is None else view.reduced
         permit, suspect = permits
         self._running[self._started] = Running(
@@ -271,7 +272,7 @@ class ScoreCall(CallState):
         cloud = [tier for tier in self._tiers if not tier.is_edge]
         said = self._verdict(running, reply, cloud, now)
         if not cloud or said is escalating.CERTAIN:
-            reason = self._reason(running)
+            reason = self._reason(running, reply.bundle)
             return dropped + self._answer(reply, running.tier.name, QUALITY_EDGE, reason, now)
         self._held, self._held_tier = reply, running.tier.name
         self._last_error = None  # from here on, only the cloud's trouble matters
@@ -279,6 +280,8 @@ class ScoreCall(CallState):
         if said != escalating.ESCALATE:
             self._refusal = f"escalation_refused: {said}"
             return dropped + self._give_up(now)
+        if self._control is not None and self._request.version is None:
+            self._pin_to(self._control)
         return dropped + self._next_attempt("escalation", now)
 
     def _verdict(
@@ -324,6 +327,9 @@ class ScoreCall(CallState):
         else:
             span = self._deadline - self._begun
             fault = lessons.failed(running, error, model, span=span, dice=dice, now=now)
+        if self._pins and self._partner is not None and isinstance(error, errors.ModelNotFound):
+            self._fleet.control(model).cloud_lacks(url, self._partner)
+            self._pins = False
         if self._finished:
             return []
         self._last_error = error

@@ -15,7 +15,7 @@ from tierline._core.fallback import prior_reply
 from tierline._core.fleet import Fleet, TierState
 from tierline._core.retrying import outcome_name
 from tierline._core.running import Running
-from tierline._core.sovereignty import gate_for
+from tierline._core.sovereignty import View, gate_for
 from tierline._types import QUALITY_DEGRADED, Attempt
 from tierline.wire.messages import ScoreReply, ScoreRequest
 
@@ -44,6 +44,9 @@ class CallState:
         "_key",
         "_last_error",
         "_mode",
+        "_partner",
+        "_pinned",
+        "_pins",
         "_pushed",
         "_refusal",
         "_request",
@@ -99,6 +102,9 @@ class CallState:
         self._held_tier = ""
         self._control: BundleControl | None = None  # of the edge bundle that answered
         self._held_against = 0.0  # the threshold its uncertainty was held against
+        self._partner: str | None = None  # the cloud's bundle that belongs to the edge's
+        self._pins = False  # whether attempts ask for that one: till somebody says it is gone
+        self._pinned: dict[str, View] = {}  # by tier: the request for that very bundle
         self._refusal = ""
         self._last_error: errors.TierlineError | None = None
         self._sleeping_until: float | None = None
@@ -196,9 +202,10 @@ class CallState:
             reasons = (*reasons, REDUCED)
         return control.claim(held_against, reasons)
 
-    def _reason(self, running: Running) -> str:
+    def _reason(self, running: Running, bundle: str) -> str:
         if running.kind == "escalation" or self._held is not None:
-            return "escalated"
+            unpinned = self._partner is not None and bundle != self._partner
+            return "escalated; unpinned" if unpinned else "escalated"
         if self._mode is not Mode.SEQUENTIAL:
             return self._mode.value
         if running.tier.is_edge:
@@ -207,6 +214,30 @@ class CallState:
             return "no_edge"
         why = outcome_name(self._last_error) if self._last_error else "breaker"
         return f"edge_failed: {why}"
+
+    # -- what is sent ------------------------------------------------------------------------
+
+    def _pin_to(self, control: BundleControl) -> None:
+        """From here on ask the cloud for the bundle that belongs to this edge bundle."""
+        self._partner = self._fleet.control(self._request.model).partner(control)
+        self._pins = self._partner is not None
+
+    def _view(self, tier: TierState, url: str) -> View | None:
+        """All that this endpoint is shown of the request (None: the whole). One that has not said
+        that it lacks the bundle of the edge's pair is asked for it."""
+        view = None if self._gate is None else self._gate.view(tier.config)
+        partner = self._partner
+        if partner is None or not self._pins or tier.is_edge:
+            return view
+        if not self._fleet.control(self._request.model).is_to_be_had(url, partner):
+            return view
+        pinned = self._pinned.get(tier.name)
+        if pinned is None:
+            request = (self._request if view is None else view.request)._replace(version=partner)
+            whole = View(request, (), (), ())
+            pinned = whole if view is None else view._replace(request=request)
+            self._pinned[tier.name] = pinned
+        return pinned
 
     # -- bookkeeping -------------------------------------------------------------------------
 

@@ -142,13 +142,15 @@ class BundleControl(EscalationControl):
 class ModelControl:
     """One model: the controls of its edge bundles, and what each endpoint of the cloud serves."""
 
-    __slots__ = ("_bundles", "_cap", "_policy", "clouds", "current", "shadows")
+    __slots__ = ("_absent", "_bundles", "_cap", "_policy", "_seen", "clouds", "current", "shadows")
 
     def __init__(self, policy: EscalationPolicy, cap: EscalationBucket) -> None:
         self._policy = policy
         self._cap = cap
         self._bundles: dict[str, BundleControl] = {}
         self.clouds: dict[str, str] = {}  # by URL
+        self._seen: dict[str, str] = {}  # the cloud's bundles that have answered, by digest
+        self._absent: dict[str, str] = {}  # by URL, the bundle of a pair it said it has not
         self.current: BundleControl | None = None  # of the edge's last answer
         self.shadows = EscalationBucket(policy.shadow, burst=SHADOW_BURST)
 
@@ -181,8 +183,29 @@ class ModelControl:
         if self.clouds.get(url) == bundle:
             return
         self.clouds[url] = bundle
+        self._seen[bundle.rpartition("@")[2]] = bundle
+        if len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        if self._absent.get(url) == bundle:
+            del self._absent[url]
         for control in self._bundles.values():
             self._hold_against(control)
+
+    def partner(self, control: BundleControl) -> str | None:
+        """The cloud's bundle that belongs to this edge bundle: which one its certificate says; None
+        without one, and until a cloud has once answered from it."""
+        certificate = control.certificate
+        return None if certificate is None else self._seen.get(certificate.subject.cloud[:DIGEST])
+
+    def cloud_lacks(self, url: str, bundle: str) -> None:
+        """A cloud's endpoint has said that it does not have this bundle (any more)."""
+        self._absent[url] = bundle
+        if self.clouds.get(url) == bundle:
+            del self.clouds[url]  # its next answer tells
+
+    def is_to_be_had(self, url: str, bundle: str) -> bool:
+        """Whether the endpoint may be asked for it: as far as it has not said no."""
+        return self._absent.get(url) != bundle
 
     def _hold_against(self, control: BundleControl) -> None:
         certificate, running = control.certificate, control.running

@@ -26,7 +26,7 @@ class ShadowCall(ScoreCall):
         cls, shadow: Shadow, fleet: Fleet, *, deadline: float, call_id: str, dice: Dice
     ) -> ShadowCall:
         """The call for one that was kept; its own policy on data holds for it too."""
-        return cls(
+        call = cls(
             shadow.request,
             fleet,
             deadline=deadline,
@@ -37,6 +37,9 @@ class ShadowCall(ScoreCall):
             sovereignty=shadow.sovereignty,
             criticality=Criticality.SHEDDABLE,
         )
+        if shadow.request.version is None:
+            call._pin_to(shadow.control)
+        return call
 
     def begin(self, now: float) -> list[Command]:
         """The first of the cloud's tiers that may see it."""
