@@ -160,7 +160,7 @@ FULL = Recipe(
 )
 
 # Full's network, then a second one taught by it and its neighbours, both served; the edge begins as
-# the second. What each stage brings, and what is not measured yet, is in docs/quality.md.
+# the second. Not the default: docs/quality.md has what was measured, and no gain so far.
 _TAUGHT = TrainConfig(
     epochs=16,
     batch=256,
