@@ -33,6 +33,7 @@ SOMETIMES = {
     *(f"breaker opened by {why}" for why in ("consecutive", "rate", "slow", "probe")),
     "late result",
     "escalation resumed",
+    "reason escalated; unpinned",
     "timed out in a hurry",
     *(f"{kind} call where sheddable ones are shed" for kind in ("default", "critical")),
     "ejected",
