@@ -7,12 +7,21 @@ import random
 import numpy as np
 import pytest
 
-from tierline._config import ClientConfig, EjectionPolicy, Endpoint, EscalationPolicy, Mode, Tier
+from tierline._config import (
+    ClientConfig,
+    Criticality,
+    EjectionPolicy,
+    Endpoint,
+    EscalationPolicy,
+    Mode,
+    Tier,
+)
 from tierline._core.call import ScoreCall
 from tierline._core.certified import Learn
 from tierline._core.control import SPEND_WINDOW, EscalationControl
 from tierline._core.ejection import Standing
 from tierline._core.endings import answer_of
+from tierline._core.endpoints import EndpointState
 from tierline._core.errands import post_learning
 from tierline._core.estimators import REFRESH, LatencyWindow
 from tierline._core.fallback import LastGood
@@ -178,3 +187,19 @@ def test_callers_who_leave_teach_nothing_about_latencies() -> None:
         call.cancel(began + 0.2)
     latencies = few.tiers[0].latencies("m")
     assert (latencies.typical, latencies.slowest) == (None, None)
+
+
+def test_a_suspicion_keeps_hedges_from_its_own_bundle_only() -> None:
+    few = fleet(2)
+    running, other = few.tiers[0].endpoints
+    other.served("m").bundle = "1@good"
+
+    def target() -> EndpointState | None:
+        dice = random.Random(1)
+        return few.tiers[0].hedge_target("m", running, (), 0.0, dice, Criticality.DEFAULT)
+
+    for url in ("http://e0", "http://e1"):
+        few.semantic.wrong("m", "1@bad", url, 0.0, 0.5)
+    assert target() is other
+    other.served("m").bundle = "1@bad"
+    assert target() is None
