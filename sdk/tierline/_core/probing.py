@@ -120,15 +120,27 @@ class Prober:
     def answered(self, probe: Probe, reply: ScoreReply, now: float, dice: Dice) -> None:
         """The endpoint answered: rightly, or not."""
         endpoint, model = self.targets[probe.target].endpoint, probe.request.model
-        wrong = wrong_answer(probe.request, reply)
-        if wrong is None and (probe.golden is None or not drift(probe.golden, reply)):
+        semantic, url = self._fleet.semantic, endpoint.url
+        wrong = wrong_answer(probe.request, reply) is not None
+        drifted = not wrong and probe.golden is not None and bool(drift(probe.golden, reply))
+        if not wrong and not drifted:
+            if not semantic.is_clear and (needed := self._known(probe, reply.bundle)):
+                semantic.proven(model, reply.bundle, url, now, needed=needed)
             endpoint.served(model).bundle = reply.bundle
             self._good(probe, now)
             return
-        blamed = self._fleet.semantic.wrong(model, reply.bundle, endpoint.url, now, dice.random())
+        jitter = dice.random()
+        blamed = semantic.wrong(model, reply.bundle, url, now, jitter, golden=drifted)
         endpoint.served(model).bundle = reply.bundle
         if not blamed:
             self._bad(probe, now)
+
+    def _known(self, probe: Probe, bundle: str) -> int:
+        """How many golden requests there are for the bundle that has answered this one; 0 when the
+        answer could not be compared."""
+        if probe.golden is None or probe.golden.reply.bundle != bundle:
+            return 0
+        return sum(golden.reply.bundle == bundle for golden in self._golden)
 
     def failed(self, probe: Probe, error: errors.TierlineError, now: float) -> None:
         """The probe came to nothing. Who refuses for load, or does not have the model, is alive;

@@ -4,6 +4,10 @@ An answer with NaN in it, of the wrong shape, or that differs from the golden on
 the endpoint that gave it, once. When two endpoints give wrong answers from the same bundle, the
 bundle is implicated: it gets a breaker of its own, whoever serves it is left out for its model, and
 the endpoints are not judged for its faults any more. A stale bundle is the endpoint's own fault.
+
+Scores that are plausible and wrong show in golden requests only. A bundle that was implicated by
+one is left out until golden requests are answered rightly again: what callers get from it proves
+nothing either way.
 """
 
 from __future__ import annotations
@@ -52,12 +56,23 @@ def drift(golden: Golden, reply: ScoreReply) -> str:
 class _Suspect:
     """A bundle that has given wrong answers."""
 
-    __slots__ = ("breaker", "is_implicated", "seen")
+    __slots__ = ("breaker", "is_implicated", "proofs", "seen", "was_golden")
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self.seen: dict[str, float] = {}  # endpoint → when it last gave a wrong answer
         self.breaker = Breaker(policy)
         self.is_implicated = False
+        self.was_golden = False  # whether a golden request has shown it
+        self.proofs: dict[str, int] = {}  # endpoint → golden requests answered rightly since
+
+    def witnesses(self, now: float) -> int:
+        """Endpoints that gave wrong answers lately."""
+        return sum(now - at < WINDOW for at in self.seen.values())
+
+    def awaits_proof(self, now: float) -> bool:
+        """Whether only golden requests can clear it. When nobody has asked any for a while, its
+        breaker decides again."""
+        return self.was_golden and self.witnesses(now) > 0
 
 
 class SemanticHealth:
@@ -70,9 +85,18 @@ class SemanticHealth:
         self._suspects: OrderedDict[tuple[str, str], _Suspect] = OrderedDict()
         self.is_clear = True
 
-    def wrong(self, model: str, bundle: str, url: str, now: float, jitter: float) -> bool:
-        """A wrong answer from this bundle at this endpoint. Whether the bundle is to blame, so that
-        the endpoint is not."""
+    def wrong(
+        self,
+        model: str,
+        bundle: str,
+        url: str,
+        now: float,
+        jitter: float,
+        *,
+        golden: bool = False,
+    ) -> bool:
+        """A wrong answer from this bundle at this endpoint; ``golden`` says that it was known.
+        Whether the bundle is to blame, so that the endpoint is not."""
         place = (model, bundle)
         suspect = self._suspects.get(place)
         if suspect is None:
@@ -81,8 +105,9 @@ class SemanticHealth:
                 self._suspects.popitem(last=False)
         self.is_clear = False
         suspect.seen[url] = now
-        witnesses = sum(now - at < WINDOW for at in suspect.seen.values())
-        if not suspect.is_implicated and witnesses < WITNESSES:
+        suspect.proofs.pop(url, None)
+        suspect.was_golden = suspect.was_golden or golden
+        if not suspect.is_implicated and suspect.witnesses(now) < WITNESSES:
             return False
         suspect.is_implicated = True
         if suspect.breaker.state is not State.HALF_OPEN and suspect.breaker.allows(now):
@@ -95,6 +120,8 @@ class SemanticHealth:
         """Leave to ask for this bundle's answer, when it is implicated and its breaker lets a probe
         through; None when it must not be asked."""
         suspect = self._suspects[(model, bundle)]
+        if suspect.awaits_proof(now):
+            return None
         permit = suspect.breaker.acquire(now, lease)
         return None if permit is None else (suspect.breaker, permit)
 
@@ -108,7 +135,7 @@ class SemanticHealth:
         suspect = self._suspects.get((model, bundle))
         if suspect is None or not suspect.is_implicated:
             return False
-        return not suspect.breaker.allows(now)
+        return suspect.awaits_proof(now) or not suspect.breaker.allows(now)
 
     def right(self, model: str, bundle: str, now: float) -> None:
         """A bundle has answered well. What was held against it is forgotten with time, or, once it
@@ -117,9 +144,24 @@ class SemanticHealth:
         if suspect is None:
             return
         if suspect.is_implicated:
-            is_over = suspect.breaker.state is State.CLOSED
+            is_over = suspect.breaker.state is State.CLOSED and not suspect.awaits_proof(now)
         else:
             is_over = all(now - at >= WINDOW for at in suspect.seen.values())
         if is_over:
-            del self._suspects[(model, bundle)]
-            self.is_clear = not self._suspects
+            self._forget(model, bundle)
+
+    def proven(self, model: str, bundle: str, url: str, now: float, *, needed: int) -> None:
+        """A golden request was answered rightly from this bundle at this endpoint. After ``needed``
+        in a row it speaks against the bundle no more; whoever still does, speaks for himself."""
+        suspect = self._suspects.get((model, bundle))
+        if suspect is None or not suspect.was_golden:
+            return
+        suspect.proofs[url] = suspect.proofs.get(url, 0) + 1
+        if suspect.proofs[url] >= needed:
+            suspect.seen.pop(url, None)
+        if suspect.witnesses(now) < (WITNESSES if suspect.is_implicated else 1):
+            self._forget(model, bundle)
+
+    def _forget(self, model: str, bundle: str) -> None:
+        del self._suspects[(model, bundle)]
+        self.is_clear = not self._suspects

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from tierline._config import ClientConfig
+from tierline._types import Attempt
 from tierline.testing.answers import Complaint
 from tierline.testing.outcome import Outcome
 
@@ -22,20 +23,18 @@ def complaints(outcomes: Sequence[Outcome], config: ClientConfig) -> Iterator[Co
     escalated: list[float] = []
     for outcome in outcomes:
         free = FREE
-        refused = False
-        escalations = 0
+        since = 0  # the call's own trouble before it was escalated is not its escalation's
         for attempt in sorted(outcome.attempts, key=lambda a: a.number):
             at = outcome.began + attempt.started
-            refused_before, refused = refused, refused or attempt.outcome == "connect_failed"
-            if attempt.kind == "escalation":
-                escalations += 1
-                if escalations == 1:
-                    escalated.append(at)
-                    continue
+            if attempt.kind == "escalation" and not since:
+                since = attempt.number
+                escalated.append(at)
+                continue
             if attempt.kind == "hedge":
                 hedged.append(at)
             if attempt.kind != "first":
-                if refused_before and free and attempt.kind != "hedge":
+                refused = _was_refused_before(attempt, outcome.attempts, since)
+                if refused and free and attempt.kind != "hedge":
                     free -= 1
                 else:
                     retried[attempt.tier].append(at)
@@ -46,6 +45,20 @@ def complaints(outcomes: Sequence[Outcome], config: ClientConfig) -> Iterator[Co
     yield from _overspent("hedges", hedged, begun, hedge, 0.0, 0.0)
     most, burst = escalation.ratio, escalation.allowance
     yield from _overspent("escalations", escalated, begun, most, 0.0, burst)
+
+
+def _was_refused_before(attempt: Attempt, attempts: Sequence[Attempt], since: int) -> bool:
+    """Whether the last failure before an attempt was a refused connection: such a one costs no
+    work anywhere, and what follows it is free."""
+    failed = [
+        other
+        for other in attempts
+        if since <= other.number < attempt.number
+        and other.ended <= attempt.started
+        and other.outcome not in ("ok", "abandoned")
+    ]
+    last = max(failed, key=lambda other: (other.ended, other.number), default=None)
+    return last is not None and last.outcome == "connect_failed"
 
 
 def _overspent(

@@ -195,6 +195,21 @@ def test_two_endpoints_drifting_with_one_bundle_implicate_it_and_stay_in() -> No
     assert not fleet.tiers[0].endpoints[1].standing.is_out("ranker", 2.0)
 
 
+def test_a_bundle_golden_requests_have_shown_answers_nobody_until_they_are_answered_rightly() -> (
+    None
+):
+    fleet = Fleet(config())
+    made = prober(fleet, (GOLDEN, GOLDEN._replace(tolerance=0.01)))
+    for target in (0, 1):
+        pass_(made, target, 0.0, DRIFTED)
+    for now in (1.0, 5.0, 20.0, 59.0):  # as plausible as ever, and as wrong
+        assert Driver(fleet, begin=now).started.endpoint.tier != "edge"
+    pass_(made, 0, 59.1)
+    assert Driver(fleet, begin=59.1).started.endpoint.tier != "edge"  # it was asked one of two
+    pass_(made, 0, 59.2)
+    assert Driver(fleet, begin=59.3).started.endpoint.tier == "edge"
+
+
 def test_a_golden_request_is_shown_to_a_tier_as_the_field_rules_say() -> None:
     rules = (FieldRule(name="query.user", action="drop"),)
     fleet = Fleet(config(sovereignty=Sovereignty(fields=rules, default="allow")))

@@ -77,6 +77,42 @@ def test_suspicion_fades_and_an_implicated_bundle_comes_back_through_its_breaker
     assert semantic.is_clear
 
 
+def _shown_by_golden(semantic: SemanticHealth, now: float) -> None:
+    for url in ("http://a", "http://b"):
+        semantic.wrong("m", "b", url, now, 1.0, golden=True)
+
+
+def test_what_golden_requests_have_shown_no_callers_answer_clears() -> None:
+    semantic = health()
+    _shown_by_golden(semantic, 100.0)
+    for now in (101.0, 120.0, 100.0 + WINDOW - 0.1):
+        assert semantic.shuns("m", "b", now)
+        assert semantic.acquire("m", "b", now, 1.0) is None
+        semantic.right("m", "b", now)
+    assert not semantic.is_clear
+
+
+def test_golden_requests_answered_rightly_again_clear_a_bundle_at_once() -> None:
+    semantic = health()
+    _shown_by_golden(semantic, 100.0)
+    semantic.proven("m", "b", "http://a", 101.0, needed=2)
+    assert semantic.shuns("m", "b", 101.0)  # one of two
+    semantic.wrong("m", "b", "http://a", 102.0, 0.5, golden=True)
+    semantic.proven("m", "b", "http://a", 103.0, needed=2)
+    assert semantic.shuns("m", "b", 103.0)  # not in a row
+    semantic.proven("m", "b", "http://a", 104.0, needed=2)
+    assert semantic.is_clear  # the other one speaks for itself from now on
+    assert not semantic.wrong("m", "b", "http://b", 105.0, 0.5, golden=True)
+
+
+def test_when_golden_requests_have_stopped_the_breaker_decides_again() -> None:
+    semantic = health()
+    _shown_by_golden(semantic, 100.0)
+    later = 100.0 + WINDOW
+    assert not semantic.shuns("m", "b", later)
+    assert semantic.acquire("m", "b", later, 1.0) is not None
+
+
 def test_no_more_bundles_are_remembered_than_could_be_meant() -> None:
     semantic = health()
     for i in range(1000):
