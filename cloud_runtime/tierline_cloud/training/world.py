@@ -5,6 +5,7 @@ Rule: rank 0 alone writes and decides; what depends on a clock or a disk is its 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,9 @@ def open_world(
         yield World(rank=rank, size=size, device=chosen)
     finally:
         distributed.destroy_process_group()
+        # The group's threads end with its last reference. A trained module in a circle holds one:
+        # left to the interpreter's end, they abort the process (pytorch #190489, #179291).
+        gc.collect()
 
 
 def chosen_device(name: str, local_rank: int = 0) -> torch.device:
