@@ -80,13 +80,14 @@ class BundleControl(EscalationControl):
         try:
             certificate = Certificate.from_json(details["certificate"])
             said = dict(details["subject"])
-            self.running = Subject(**said, cloud=certificate.subject.cloud)
+            running = Subject(**said, cloud=certificate.subject.cloud)
+            k = int(certificate.loss.rpartition("@")[2])  # "…@10": a loss of lists of ten
         except (KeyError, TypeError, ValueError):
             return
-        self.certificate = certificate
+        if k < 1:
+            return
+        self.running, self.certificate, self._k = running, certificate, k
         self._kind = str(description.get("kind"))
-        _, _, k = certificate.loss.rpartition("@")
-        self._k = int(k) if k.isascii() and k.isdigit() else 0
         self._watch(certificate)
 
     def _watch(self, certificate: Certificate) -> None:

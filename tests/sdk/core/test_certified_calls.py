@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from .certificates import (
 from .fixtures import PRIVATE, Driver, config
 
 FIXED = EscalationPolicy(burst=1e6)
+OF_NO_LENGTH = replace(CERTIFICATE, loss="L_agree")  # of lists of how many?
 
 
 def certified(policy: EscalationPolicy = FIXED, cloud: str = CLOUD_BUNDLE, **told: Any) -> Fleet:
@@ -251,6 +253,7 @@ def test_a_bundle_that_says_it_has_none_is_not_asked_again() -> None:
         lambda told: told["details"].update(subject={"model": "a"}),
         lambda told: told["details"].pop("subject"),
         lambda told: told["details"].update(subject=[]),
+        lambda told: told["details"].update(certificate=OF_NO_LENGTH.to_json()),
     ],
 )
 def test_a_description_that_makes_no_sense_is_no_certificate(
