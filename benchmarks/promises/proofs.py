@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Tally:
@@ -34,6 +37,7 @@ def main(selection: list[str]) -> int:
     if not selection:
         sys.stderr.write("usage: python benchmarks/promises/proofs.py PYTEST-ARGUMENTS…\n")
         return 2
+    sys.path.insert(0, str(ROOT))  # as `python -m pytest` has it: tests' own processes look there
     tally = Tally()
     code = pytest.main(["-q", *selection], plugins=[tally])
     unproven = max(tally.unproven, int(code != pytest.ExitCode.OK))
