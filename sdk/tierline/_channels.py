@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -55,6 +55,7 @@ from tierline.wire.headers import (
 )
 
 EXPECTED_WAIT = "expected_wait"  # among a reply's timings: seconds a newcomer would wait there
+_USUAL: Final = Criticality.DEFAULT
 _MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 EMBEDDED = "embedded:"
 EMBEDDED_NEEDS = ("onnxruntime", "numba", "cryptography")  # what the extra brings and it imports
@@ -141,7 +142,7 @@ class _Http:
         ]
         if outgoing.traceparent is not None:
             headers.append((TRACEPARENT_HEADER, outgoing.traceparent))
-        if outgoing.criticality is not Criticality.DEFAULT:
+        if outgoing.criticality is not _USUAL:
             headers.append((CRITICALITY_HEADER, outgoing.criticality.value))
         return WireRequest("POST", "/v1/score", headers, outgoing.frame)
 

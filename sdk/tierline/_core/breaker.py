@@ -11,7 +11,7 @@ caller cancelled) is neutral and frees its place.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tierline._config import BreakerPolicy
 from tierline._core.timeouts import LATE
@@ -25,6 +25,9 @@ class State(Enum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
+
+
+CLOSED: Final = State.CLOSED  # for every call: a member costs 60 ns to look up in Python 3.11
 
 
 class Permit(NamedTuple):
@@ -97,7 +100,7 @@ class Breaker:
     def acquire(self, now: float, lease: float, *, early: bool = False) -> Permit | None:
         """A permit, or None. ``lease`` is the seconds a half-open probe may take; ``early`` asks
         for a call that would else be refused."""
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return self._closed_permit
         if self.state is State.OPEN and (self.allows_early if early else self.allows)(now):
             self._enter(State.HALF_OPEN)

@@ -18,8 +18,8 @@ from tierline import _exceptions as errors
 from tierline._config import Mode
 from tierline._core import escalation as escalating
 from tierline._core import lessons
-from tierline._core.breaker import Breaker, Permit, State
-from tierline._core.call_state import CallState
+from tierline._core.breaker import CLOSED, Breaker, Permit
+from tierline._core.call_state import SEQUENTIAL, CallState
 from tierline._core.certified import Shadow
 from tierline._core.commands import Command, StartAttempt, WakeAt
 from tierline._core.endings import keeps_pin, wrong_answer
@@ -54,7 +54,7 @@ class ScoreCall(CallState):
         if not self._tiers:
             return self._fail(errors.NotPermitted("the data policy permits no tier at all"), now)
         self._route = self._tiers
-        if self._mode is not Mode.SEQUENTIAL:
+        if self._mode is not SEQUENTIAL:
             wants_edge = self._mode is Mode.EDGE_ONLY
             self._route = [tier for tier in self._tiers if tier.is_edge is wants_edge]
         self._route = self._by_priority(self._route, now)
@@ -81,7 +81,7 @@ class ScoreCall(CallState):
             fleet.prober.remember(running.tier.name, seen)
         if self._finished:
             return []
-        if running.tier.is_edge and self._mode is Mode.SEQUENTIAL:
+        if running.tier.is_edge and self._mode is SEQUENTIAL:
             return self._keep_or_escalate(running, reply, now)
         if fleet.is_paired and not running.tier.is_edge:
             fleet.control(request.model).cloud_answered(running.endpoint.url, reply.bundle)
@@ -233,7 +233,7 @@ class ScoreCall(CallState):
             now=now,
             deadline=self._deadline,
             is_last=not self._can_be_followed(tier, now),
-            is_probe=breaker.state is not State.CLOSED,
+            is_probe=breaker.state is not CLOSED,
         )
 
     def _can_be_followed(self, tier: TierState, now: float) -> bool:

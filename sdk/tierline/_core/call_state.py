@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tierline import _exceptions as errors
 from tierline._config import Criticality, Mode, Sovereignty
 from tierline._core import escalation as escalating
@@ -19,6 +21,7 @@ from tierline._core.sovereignty import View, gate_for
 from tierline._types import QUALITY_DEGRADED, Attempt
 from tierline.wire.messages import ScoreReply, ScoreRequest
 
+SEQUENTIAL: Final = Mode.SEQUENTIAL  # as with CLOSED of the breaker
 CLIENT = "client"  # the tier of an answer from the client's own fallbacks
 
 
@@ -181,7 +184,7 @@ class CallState:
     def _claim(self, tier: str, *, reduced: bool) -> Claim | None:
         """What the answer may say of a certificate. Only calls that let the tiers choose are what
         it is about; of those whose edge did not answer, the last edge bundle's."""
-        if self._mode is not Mode.SEQUENTIAL:
+        if self._mode is not SEQUENTIAL:
             return None
         control, held_against = self._control, self._held_against
         if control is None:
@@ -206,7 +209,7 @@ class CallState:
         if running.kind == "escalation" or self._held is not None:
             unpinned = self._partner is not None and bundle != self._partner
             return "escalated; unpinned" if unpinned else "escalated"
-        if self._mode is not Mode.SEQUENTIAL:
+        if self._mode is not SEQUENTIAL:
             return self._mode.value
         if running.tier.is_edge:
             return "certain" if any(not t.is_edge for t in self._tiers) else "no_cloud"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tierline._config import Balancing, ClientConfig, Criticality, Endpoint, Tier
 from tierline._core.balancing import ring_points
-from tierline._core.breaker import Breaker, State
+from tierline._core.breaker import CLOSED, Breaker
 from tierline._core.ejection import Standing
 from tierline._core.estimators import PeakEwma, QueueHint
 from tierline._core.limiter import Limiter
@@ -81,7 +81,7 @@ class EndpointState:
         served = self.models.get(model)
         return (
             self.inflight < self.limiter.room[criticality]
-            and (served is None or served.breaker.state is State.CLOSED)
+            and (served is None or served.breaker.state is CLOSED)
             and (self.standing.is_plain or not self.standing.is_out(model, now))
         )
 
@@ -91,5 +91,5 @@ class EndpointState:
 
     def is_healthy(self, model: str, now: float) -> bool:
         """Whether it takes its whole share: reachable, and its breaker closed."""
-        closed = self.breaker(model).state is State.CLOSED
+        closed = self.breaker(model).state is CLOSED
         return closed and not self.standing.is_out(model, now)
