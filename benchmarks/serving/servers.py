@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -75,7 +77,10 @@ def running(kind: str, workload: Workload, core: int) -> Iterator[Server]:
     """A server on one core until the block ends."""
     pinned = ["taskset", "-c", str(core), *command(kind, workload)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(pinned, text=True, **pipes) as process:  # type: ignore[call-overload]
+    # A session of its own: products start processes that would outlive them.
+    with subprocess.Popen(  # type: ignore[call-overload]
+        pinned, text=True, start_new_session=True, **pipes
+    ) as process:
         try:
             port = _port(process.stdout)
             if kind in PEERS:
@@ -87,6 +92,8 @@ def running(kind: str, workload: Workload, core: int) -> Iterator[Server]:
                 process.wait(TERMINATE_WITHIN)
             except subprocess.TimeoutExpired:
                 process.kill()
+            with contextlib.suppress(ProcessLookupError):  # nobody is left, as it should be
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _until_listening(port: int) -> None:

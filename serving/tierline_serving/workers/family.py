@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -87,11 +87,8 @@ class Family:
         try:
             say = await stack.enter_async_context(_connected(place))
             await say(question)
-        except OSError as error:  # TimeoutError among them: it died, or stands still
-            raise ModelFailed(
-                f"worker {place.stem} does not answer ({error or 'timed out'}): nothing was "
-                "changed; ask again when the supervisor has replaced it"
-            ) from error
+        except ModelFailed as error:
+            raise ModelFailed(f"{error}; nothing was changed") from error
         return lambda: say({"do": "commit"})
 
     @asynccontextmanager
@@ -110,7 +107,7 @@ async def ask_metrics(place: Path) -> bytes | None:
     try:
         async with asyncio.timeout(ASK_TIMEOUT), _connected(place) as say:
             return (await say({"do": "metrics"})).encode()
-    except (OSError, TierlineError):
+    except (TimeoutError, TierlineError):
         return None
 
 
@@ -125,13 +122,16 @@ def _socket(folder: Path, number: int) -> Path:
 
 @asynccontextmanager
 async def _connected(place: Path) -> AsyncIterator[Callable[[Question], Awaitable[str]]]:
-    """A conversation with one worker: each question gets a text, or raises ModelFailed."""
-    reader, writer = await asyncio.open_unix_connection(place, limit=_MAX_LINE)
+    """A conversation with one worker: each question gets a text, or raises ModelFailed; so does a
+    worker that is not there."""
+    with _answering(place):
+        reader, writer = await asyncio.open_unix_connection(place, limit=_MAX_LINE)
 
     async def say(question: Question) -> str:
-        writer.write(json.dumps(dict(question)).encode() + b"\n")
-        await writer.drain()
-        line = await asyncio.wait_for(reader.readline(), CHANGE_TIMEOUT)
+        with _answering(place):
+            writer.write(json.dumps(dict(question)).encode() + b"\n")
+            await writer.drain()
+            line = await asyncio.wait_for(reader.readline(), CHANGE_TIMEOUT)
         answer = json.loads(line) if line else {"failed": "it hung up"}
         if "failed" in answer:
             raise ModelFailed(f"worker {place.stem}: {answer['failed']}")
@@ -141,6 +141,16 @@ async def _connected(place: Path) -> AsyncIterator[Callable[[Question], Awaitabl
         yield say
     finally:
         writer.close()
+
+
+@contextlib.contextmanager
+def _answering(place: Path) -> Iterator[None]:
+    """A worker that died or stands still meanwhile is a ModelFailed; the supervisor replaces it."""
+    try:
+        yield
+    except OSError as error:  # TimeoutError among them
+        why = str(error) or "timed out"
+        raise ModelFailed(f"worker {place.stem} does not answer ({why})") from error
 
 
 async def _converse(

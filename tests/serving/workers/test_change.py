@@ -77,3 +77,22 @@ def test_a_change_is_committed_once_in_every_worker_that_answers(tmp_path: Path)
         assert (mine.committed, sibling.prepared, sibling.committed) == (1, 1, 1)
 
     asyncio.run(scenario())
+
+
+def test_a_sibling_that_hangs_up_before_it_committed_ends_in_a_typed_error(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        mine, sibling = Worker(), Worker()
+        family = Family(tmp_path, 1)
+        await family.open(lambda: b"", sibling.prepare)
+
+        def dies() -> str:
+            raise BrokenPipeError
+
+        sibling.commit = dies  # type: ignore[method-assign]
+        with pytest.raises(ModelFailed, match=r"worker 1: it hung up"):
+            await Family(tmp_path, 0).change(LOAD, mine.prepare(LOAD))
+        await _hung_up()
+        await family.close()
+        assert mine.committed == 1
+
+    asyncio.run(scenario())
