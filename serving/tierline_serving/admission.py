@@ -170,8 +170,10 @@ class Admission:
         backlog: Backlog,
         now: float,
         criticality: str = Criticality.DEFAULT,
+        before: int | None = None,
     ) -> Decision:
-        """Admit or refuse a request of ``rows`` rows.
+        """Admit or refuse a request of ``rows`` rows. ``before`` of the queued rows are scored
+        first (of its class and above); all of them when not said.
 
         Until WARM_AFTER batches have finished nobody is refused on a guess. An idle engine whose
         last batch is STALE_AFTER old admits whatever the model says, or one slow spell would refuse
@@ -186,14 +188,16 @@ class Admission:
         if self.costs.batches < WARM_AFTER:
             return _ADMIT
         queued, running, _ = backlog
-        dearest = (queued + running + rows) * self.costs.dearest_row * self.stretch
+        if before is None:
+            before = queued
+        dearest = (before + running + rows) * self.costs.dearest_row * self.stretch
         if dearest < AMPLE * min(deadline_at - now, self._max_queue_seconds):
             if not queued and not running:
                 self._queued_since = None
             return _ADMIT  # most calls: nothing has to be predicted for them
-        before = 0.0 if backlog.is_empty else self._running(backlog, now)
+        running_left = 0.0 if backlog.is_empty else self._running(backlog, now)
         # A newcomer shares the last queued batch when it fits, so it pays the fixed cost only once.
-        finish = now + before + self._queued(backlog.queued_rows + rows) + MARGIN
+        finish = now + running_left + self._queued(before + rows) + MARGIN
         share = SHEDDABLE_SHARE if criticality == Criticality.SHEDDABLE else 1.0
         if self._stands(backlog, now):
             share *= STANDING_SHARE
@@ -206,7 +210,7 @@ class Admission:
             return _ADMIT
         if backlog.is_empty and now - self._observed_at >= STALE_AFTER:
             return _ADMIT
-        wait = self.expected_wait(backlog, now)
+        wait = running_left + self._queued(before)
         return Decision(Verdict.OVERLOADED, max(late, too_long), wait)
 
     def retry_after(self, backlog: Backlog, now: float) -> float:

@@ -35,6 +35,7 @@ class Queued:
     deadline: float
     due: float
     caller: str
+    criticality: str
 
 
 class BatcherAgainstModel(RuleBasedStateMachine):
@@ -91,7 +92,9 @@ class BatcherAgainstModel(RuleBasedStateMachine):
         )
         assert got is expected
         due = deadline_at + YIELDS[criticality]
-        self.queue[ticket] = Queued(ticket, rows, size, deadline_at, due, caller)
+        self.queue[ticket] = Queued(
+            ticket, rows, size, deadline_at, due, caller, criticality
+        )
         if expected is not None:
             self.end(ticket, "refused")
 
@@ -179,6 +182,11 @@ class BatcherAgainstModel(RuleBasedStateMachine):
         size = sum(each.size for each in queued)
         assert self.batcher.queued_bytes == size <= LIMITS.max_queue_bytes
         assert len(self.ended) + len(queued) == self.offered
+        above: set[str] = set()
+        for criticality in (Criticality.CRITICAL, Criticality.DEFAULT, Criticality.SHEDDABLE):
+            above.add(criticality)
+            before = sum(each.rows for each in queued if each.criticality in above)
+            assert self.batcher.rows_before(criticality) == before
         if queued:
             assert self.batcher.can_take(self.first().rows)
             assert not self.batcher.can_take(self.first().rows - 1)

@@ -6,8 +6,9 @@ What decides is the real thing: turns, door, admission, batcher.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,9 +44,14 @@ class Node:
 
     arrivals: deque[float]
     deadline: float
+    classes: tuple[str, ...] = ("default",)  # by turns
     now: float = 0.0
 
     def __post_init__(self) -> None:
+        self.criticality = itertools.cycle(self.classes)
+        self.was: dict[Pending, str] = {}
+        self.offered: Counter[str] = Counter()
+        self.in_time: Counter[str] = Counter()
         self.batcher: Batcher[Pending] = Batcher(BatchLimits(max_batch_rows=4096))
         self.door = Door(self.batcher)
         self.turns = Turns()
@@ -81,16 +87,19 @@ class Node:
         until = self.turns.since + self.deadline
         if self.batcher.queued_requests and self.now - self.scored_at > READ_MOST:
             self.score()
+        criticality = next(self.criticality)
+        self.offered[criticality] += 1
         backlog = Backlog(self.batcher.queued_rows)
         size = Pending(REQUEST, ROWS, until, self.now, untold).size
-        if self.door.foresee(size, until, backlog, self.now, "default") is not None:
+        if self.door.foresee(size, until, backlog, self.now, criticality) is not None:
             self.now += REFUSE
             self.refused.append(self.now - came)
             return
         self.now += OPEN
         pending = Pending(REQUEST, ROWS, until, self.now, untold)
-        error: CallError | None = self.door.admit(pending, backlog, self.now, "", "default")
+        error: CallError | None = self.door.admit(pending, backlog, self.now, "", criticality)
         if error is None:
+            self.was[pending] = criticality
             self.came[pending] = came
         else:  # it took the last of its time to read
             self.refused.append(self.now - came)
@@ -108,18 +117,26 @@ class Node:
             self.door.admission.emptied()
         for pending in batch.tickets:
             self.now += ANSWER
-            self.answered.append(self.now - self.came.pop(pending))
+            took = self.now - self.came.pop(pending)
+            self.answered.append(took)
+            self.in_time[self.was.pop(pending)] += took <= self.deadline
         self.scored_at = self.now
         self.turns.worked(self.now - began)
 
 
-def a_node(load: float, deadline: float, seed: int, seconds: float = 0.5) -> Node:
+def a_node(
+    load: float,
+    deadline: float,
+    seed: int,
+    seconds: float = 0.5,
+    classes: tuple[str, ...] = ("default",),
+) -> Node:
     dice = random.Random(seed)
     arrivals, at = deque[float](), 0.0
     while at < seconds:
         at += dice.expovariate(load * CAPACITY)
         arrivals.append(at)
-    return Node(arrivals, deadline)
+    return Node(arrivals, deadline, classes)
 
 
 def goodput(node: Node) -> float:
@@ -146,6 +163,17 @@ def test_below_capacity_nobody_is_refused() -> None:
     node = a_node(0.7, 0.05, seed=3)
     node.run()
     assert node.refused == []
+
+
+MIXTURE = ("critical", "sheddable", "default", "sheddable", "sheddable")
+
+
+@pytest.mark.parametrize("load", [1.2, 2.0, 3.0])
+def test_the_critical_are_not_refused_for_work_that_gives_way_to_them(load: float) -> None:
+    node = a_node(load, 0.05, seed=4, classes=MIXTURE)
+    node.run()
+    assert node.in_time["critical"] >= 0.99 * node.offered["critical"]
+    assert goodput(node) >= 0.65
 
 
 @settings(max_examples=12, deadline=None)

@@ -42,12 +42,13 @@ class Batch(Generic[Ticket]):
 class _Waiting:
     """What is known of one queued ticket."""
 
-    __slots__ = ("rows", "sequence", "size")
+    __slots__ = ("criticality", "rows", "sequence", "size")
 
-    def __init__(self, sequence: int, rows: int, size: int) -> None:
+    def __init__(self, sequence: int, rows: int, size: int, criticality: str) -> None:
         self.sequence = sequence
         self.rows = rows
         self.size = size
+        self.criticality = criticality
 
 
 class Batcher(Generic[Ticket]):
@@ -61,6 +62,7 @@ class Batcher(Generic[Ticket]):
         self._sequence = 0
         self.queued_rows = 0
         self.queued_bytes = 0
+        self._rows_of = dict.fromkeys(YIELDS, 0)  # by class, most critical first
 
     @property
     def queued_requests(self) -> int:
@@ -121,9 +123,11 @@ class Batcher(Generic[Ticket]):
             queue = self._queues[caller] = []
         for ticket, some in parts:
             self._sequence += 1
-            self._waiting[ticket] = _Waiting(self._sequence, some, size * some // rows)
+            waiting = _Waiting(self._sequence, some, size * some // rows, criticality)
+            self._waiting[ticket] = waiting
+            self._rows_of[criticality] += some
             self.queued_rows += some
-            self.queued_bytes += self._waiting[ticket].size
+            self.queued_bytes += waiting.size
             heappush(queue, (due, self._sequence, ticket))
             heappush(self._deadlines, (deadline_at, self._sequence, ticket))
         return None
@@ -144,6 +148,19 @@ class Batcher(Generic[Ticket]):
         if len(self._waiting) + requests > int(limits.max_queue_requests * room):
             return Refusal.FULL_REQUESTS
         return None
+
+    def rows_before(self, criticality: str) -> int:
+        """Queued rows of this class and of those above it: what a newcomer finds before it.
+
+        Of the classes below, only what is due earlier by more than they yield is drawn first; that
+        is not counted, because whoever could wait so long is not refused for it.
+        """
+        before = 0
+        for each, rows in self._rows_of.items():
+            before += rows
+            if each == criticality:
+                break
+        return before
 
     def can_take(self, most: int) -> bool:
         """Whether the request that is due first has no more than ``most`` rows."""
@@ -190,6 +207,7 @@ class Batcher(Generic[Ticket]):
         self._queues.clear()
         self._deadlines.clear()
         self.queued_rows = self.queued_bytes = 0
+        self._rows_of = dict.fromkeys(YIELDS, 0)
         return tickets
 
     def _pick(self, picked: list[Ticket], most: int | None) -> int:
@@ -254,6 +272,7 @@ class Batcher(Generic[Ticket]):
     def _forget(self, ticket: Ticket) -> None:
         waiting = self._waiting.pop(ticket)
         self.queued_rows -= waiting.rows
+        self._rows_of[waiting.criticality] -= waiting.rows
         self.queued_bytes -= waiting.size
 
     def _compact(self) -> None:

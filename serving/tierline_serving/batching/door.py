@@ -29,7 +29,8 @@ class Door:
     ) -> CallError | None:
         """Why a request of ``size`` bytes, not read yet, would be refused; None: it may come."""
         rows = self.admission.rows_in(size)
-        decision = self.admission.decide(rows, deadline_at, backlog, now, criticality)
+        before = self._batcher.rows_before(criticality)
+        decision = self.admission.decide(rows, deadline_at, backlog, now, criticality, before)
         if decision.verdict is not Verdict.ADMIT:
             return decided(decision)
         refusal = self._batcher.refuses(rows, size, criticality)
@@ -43,7 +44,8 @@ class Door:
         """Queue a request, or say why not."""
         rows, deadline_at, size = pending.rows, pending.deadline_at, pending.size
         self.admission.learn_size(rows, size)
-        decision = self.admission.decide(rows, deadline_at, backlog, now, criticality)
+        before = self._batcher.rows_before(criticality)
+        decision = self.admission.decide(rows, deadline_at, backlog, now, criticality, before)
         if decision.verdict is not Verdict.ADMIT:
             return decided(decision)
         parts = [(part, part.rows) for part in pending.parts or (pending,)]
