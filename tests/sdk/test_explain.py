@@ -184,6 +184,7 @@ def test_a_hedge_after_the_deadline_is_refused_where_it_is_made() -> None:
     ("changes", "key", "level"),
     [
         ({"retry": RetryPolicy(budget=0.5)}, "retry.budget", Level.UNSAFE),
+        ({"retry": RetryPolicy(attempts=1)}, "retry.attempts", Level.UNSAFE),
         ({"hedge": HedgePolicy(budget=0.5)}, "hedge.budget", Level.UNSAFE),
         ({"hedge": HedgePolicy(after=0.2)}, "hedge.after", Level.NOTE),
         ({"hedge": HedgePolicy()}, "hedge", Level.NOTE),

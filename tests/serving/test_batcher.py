@@ -92,9 +92,7 @@ class BatcherAgainstModel(RuleBasedStateMachine):
         )
         assert got is expected
         due = deadline_at + YIELDS[criticality]
-        self.queue[ticket] = Queued(
-            ticket, rows, size, deadline_at, due, caller, criticality
-        )
+        self.queue[ticket] = Queued(ticket, rows, size, deadline_at, due, caller, criticality)
         if expected is not None:
             self.end(ticket, "refused")
 

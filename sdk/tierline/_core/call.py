@@ -295,7 +295,9 @@ class ScoreCall(CallState):
         if reply.threshold is not None and now >= control.learn_at:
             post_learning(fleet, model, running.endpoint.url, control, now)
         held_against = self._held_against = control.threshold
-        remaining = self._deadline - now
+        # Without an attempt left no time remains for one, whatever the deadline leaves.
+        is_spent = self._started >= fleet.config.retry.attempts
+        remaining = escalating.SPENT if is_spent else self._deadline - now
         said = escalating.verdict(fleet, control, cloud, model, reply, remaining, now)
         if control.alarm is not None and reply.uncertainty is not None:
             covered = not control.uncovered(self._request)

@@ -30,6 +30,7 @@ DEAD_BAND = 0.1  # how much more must be admitted again before the threshold fal
 CERTAIN: Final = "certain"  # the verdict on an answer to be kept
 ESCALATE: Final = ""  # the verdict on one that goes to the cloud; any other says why it does not
 NO_CLOUD: Final = "no_cloud"
+SPENT: Final = float("-inf")  # seconds that remain of a call that has made all of its attempts
 
 
 class Pressure:
@@ -81,9 +82,9 @@ def verdict(
     remaining: float,
     now: float,
 ) -> str:
-    """CERTAIN, ESCALATE, or why a call that should be escalated stays ("no_cloud", "breaker",
-    "deadline", "budget" or "threshold"). ``remaining`` is what is left of the deadline, in seconds.
-    ``control``, the edge bundle's, is told of the call."""
+    """CERTAIN, ESCALATE, or why a call that should be escalated stays ("no_cloud", "attempts",
+    "breaker", "deadline", "budget" or "threshold"). ``remaining`` is what is left of the deadline,
+    in seconds, or SPENT. ``control``, the edge bundle's, is told of the call."""
     policy, doubt = fleet.config.escalation, reply.uncertainty
     if doubt is None:
         return CERTAIN
@@ -111,12 +112,12 @@ def refusal(
     remaining: float,
     now: float,
 ) -> str:
-    """Why the cloud is not asked ("no_cloud", "breaker", "deadline", "budget" or "threshold"), or
-    "" when it is.
+    """Why the cloud is not asked ("no_cloud", "attempts", "breaker", "deadline", "budget" or
+    "threshold"), or "" when it is.
 
-    ``remaining`` is what is left of the deadline, in seconds: the cloud's median latency must fit
-    in, as far as it was measured lately. The budget is spent only when nothing else stands in the
-    way.
+    ``remaining`` is what is left of the deadline, in seconds, or SPENT: the cloud's median
+    latency must fit in, as far as it was measured lately. The budget is spent only when nothing
+    else stands in the way.
     """
     reachable = _reachable(cloud, model, now)
     obstacle = _obstacle(cloud, reachable, model, remaining, now)
@@ -146,6 +147,8 @@ def _obstacle(
     """What but the budget stands in the way, or ""."""
     if not cloud:
         return NO_CLOUD
+    if remaining == SPENT:
+        return "attempts"
     if not reachable:
         return "breaker"
     if remaining < max(START_GATE, reachable[0].latencies(model).lately_typical(now)):

@@ -71,7 +71,7 @@ def most_attempts(config: ClientConfig) -> int:
     structural = min(config.retry.attempts, max((sum(chain) for chain in chains), default=0))
     if _pays_for_retries(config):
         return structural
-    free = 1 + FREE_FAILOVERS + (1 if _escalates(config) else 0)
+    free = 1 + FREE_FAILOVERS + (1 if escalates(config) else 0)
     return min(structural, free)
 
 
@@ -87,7 +87,7 @@ def extra_attempts(
 
 def escalations(config: ClientConfig, *, calls: float, seconds: float, processes: int = 1) -> float:
     """The most escalations for so many calls (of all processes together) in so many seconds."""
-    if not _escalates(config):
+    if not escalates(config):
         return 0.0
     policy = config.escalation
     burst = processes * policy.allowance
@@ -222,7 +222,8 @@ def is_paired(config: ClientConfig) -> bool:
     return {tier.kind for tier in permitted(config)} == {"edge", "cloud"}
 
 
-def _escalates(config: ClientConfig) -> bool:
+def escalates(config: ClientConfig) -> bool:
+    """Whether edge answers that are not good enough may be replaced by the cloud's."""
     affords = config.escalation.ratio > 0 or config.escalation.allowance >= 1
     return is_paired(config) and affords
 

@@ -11,6 +11,7 @@ from tierline._config import ClientConfig, Tier
 from tierline._core.escalation import START_GATE
 from tierline._core.explain import (
     endpoints_reached,
+    escalates,
     is_paired,
     longest_chain,
     most_attempts,
@@ -143,6 +144,9 @@ def _of_time(config: ClientConfig) -> Iterator[Finding]:
 
 def _of_escalation(config: ClientConfig) -> Iterator[Finding]:
     policy = config.escalation
+    if escalates(config) and config.retry.attempts < 2:
+        said = "leaves none for the cloud: no call is ever escalated; at least 2 are needed"
+        yield Finding(Level.UNSAFE, "retry.attempts", said)
     if not is_paired(config):
         settings = [("mode", policy.moves), ("shadow", policy.shadow > 0)]
         said = "has no effect: there are no edge and cloud to choose between"

@@ -100,6 +100,18 @@ def test_open_cloud_breakers_keep_the_edge_answer_without_spending_budget() -> N
     assert fleet.escalations.balance(0.01) == pytest.approx(before + 0.2)
 
 
+@pytest.mark.parametrize("policy", [EscalationPolicy(), EscalationPolicy(mode="budget_first")])
+def test_a_call_without_an_attempt_left_says_so_and_spends_no_escalation(
+    policy: EscalationPolicy,
+) -> None:
+    fleet = Fleet(config(retry=RetryPolicy(attempts=1), escalation=policy))
+    before = fleet.escalations.balance(0.01)
+    for _ in range(20):
+        answer = Driver(fleet).succeed(UNSURE).answer
+        assert answer.reason == "escalation_refused: attempts"
+    assert fleet.escalations.balance(0.01) >= before
+
+
 def test_a_failed_edge_endpoint_is_followed_by_the_other_one() -> None:
     driver = Driver(Fleet(config()))
     first = driver.started.endpoint.url
