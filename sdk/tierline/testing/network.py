@@ -16,7 +16,7 @@ from tierline._transports.base import WireRequest, WireResponse
 from tierline.testing.faults import Fault, FaultKind
 from tierline.testing.loop import SimLoop
 from tierline.testing.nodes import Exchange, NodeProfile, SimNode
-from tierline.testing.whose import WHOSE
+from tierline.testing.whose import PINNED, WHOSE
 
 PARETO_SHAPE = 1.5  # a heavy tail: the mean exists, the variance does not
 
@@ -70,7 +70,7 @@ class SimLink:
 
     async def send(self, request: WireRequest, *, timeout: float) -> WireResponse:
         """Carry one request there and its answer back, in virtual time."""
-        exchange = Exchange(request, whose=WHOSE.get(), ghost=False)
+        exchange = Exchange(request, whose=WHOSE.get(), is_pinned=PINNED.get())
         future: asyncio.Future[tuple[WireResponse, str]] = self._loop.create_future()
         self._waiting[exchange] = future
         timer = self._loop.call_later(timeout, self._expire, exchange)

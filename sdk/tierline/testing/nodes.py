@@ -58,6 +58,7 @@ class Exchange:
     __slots__ = (
         "call",
         "ghost",
+        "is_pinned",
         "is_shadow",
         "node_deadline",
         "pushback",
@@ -66,7 +67,9 @@ class Exchange:
         "trace",
     )
 
-    def __init__(self, request: WireRequest, *, whose: int, ghost: bool) -> None:
+    def __init__(
+        self, request: WireRequest, *, whose: int, is_pinned: bool = False, ghost: bool = False
+    ) -> None:
         headers = dict(request.headers)
         self.request = request
         self.ghost = ghost  # a duplicate: nobody waits for its answer
@@ -75,6 +78,7 @@ class Exchange:
         is_probe = request.method == "GET" or (self.request_id or "").startswith("probe-")
         self.call = NOBODYS if is_probe else max(NOBODYS, whose)  # a number of the load's
         self.is_shadow = not is_probe and whose == SHADOWS
+        self.is_pinned = is_pinned or self.is_shadow  # no other bundle's answer will do
         self.pushback: float | None = None  # the seconds it was told to stay away
         self.node_deadline: float | None = None
         left = headers.get(DEADLINE_HEADER)
@@ -203,14 +207,14 @@ class SimNode:
         self._busy -= 1
         self.computed += 1
         body = b"".join(exchange.request.body)
-        response, sound = self._score(decode_request(body))
+        response, sound = self._score(decode_request(body), exchange.is_pinned)
         self._answer(exchange, _signed(response, exchange), sound)
         self._pump()
 
     # -- answers -----------------------------------------------------------------------------
 
-    def _score(self, request: ScoreRequest) -> tuple[WireResponse, bool]:
-        """The answer, and whether it is one: of the right shape and finite."""
+    def _score(self, request: ScoreRequest, is_pinned: bool) -> tuple[WireResponse, bool]:
+        """The answer, and whether it is one: of the right shape, finite, of what was asked for."""
         index = self.bundle - 1 if FaultKind.STALE in self._active else self.bundle
         bundle = BUNDLES[max(0, index)]
         if request.version not in (None, BUNDLES[self.bundle]):
@@ -222,7 +226,7 @@ class SimNode:
             doubt = (0.5 + 0.5 * self._rng.random()) if unsure else THRESHOLD * self._rng.random()
         self.served.add(bundle)
         reply = true_reply(bundle, request, doubt)
-        sound = request.version is None or request.version == bundle
+        sound = not is_pinned or request.version in (None, bundle)
         for kind in (FaultKind.NAN, FaultKind.INFINITE, FaultKind.SHORT):
             if kind in self._active:
                 reply, sound = _spoiled(reply, kind), False

@@ -32,7 +32,7 @@ from tierline.testing.privacy import logs, shows
 from tierline.testing.trace import Trace
 from tierline.testing.truth import MODEL
 from tierline.testing.watch import CallWatch, Watch
-from tierline.testing.whose import WHOSE
+from tierline.testing.whose import PINNED, WHOSE
 
 CHAOS = 4.0  # seconds in which faults drawn by `simulate` begin and end
 QUIET = 1.0  # seconds after the last call: whatever is still out by then has leaked
@@ -251,6 +251,7 @@ class _Simulation:
     async def _call(self, planned: PlannedCall) -> None:
         watched = self._watch.begins(planned)
         WHOSE.set(planned.number)
+        PINNED.set(planned.version is not None)
         answer, error, request = None, None, planned.request
         settings = {
             "query": request.query,
