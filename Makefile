@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly style types imports check drills promises clean
+.PHONY: help setup demo test nightly style types imports kernels check drills promises clean
 
 PY := .venv/bin/python
 # COVERAGE=1 also reports the branches the tests reach.
@@ -36,7 +36,10 @@ types: setup  ## Check types: the packages, the typed use of the API, the promis
 imports: setup  ## Check who may import whom (import-linter).
 	@.venv/bin/lint-imports
 
-check: style types imports test  ## The whole gate: style, types, imports, then tests.
+kernels: setup  ## Compile every CUDA kernel for 7.5 to 12.0 and check the code; no GPU (2 minutes).
+	@$(PY) -m tierline_kernels.cuda.build --quiet
+
+check: style types imports kernels test  ## The whole gate: what .ci/run runs.
 
 drills: setup  ## Break real processes and measure the recovery (ONLY=server-crash chooses).
 	@$(PY) -m tierline.cli drill run $(or $(ONLY),core) --negative also --out drill-results

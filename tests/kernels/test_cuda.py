@@ -74,29 +74,14 @@ SAMPLE = (
 )
 
 
-def assert_fast(kernel: Kernel, capability: tuple[int, int]) -> build.Build:
-    made = build.build(kernel, capability)
-    assert not made.problems, (made.name, capability, made.problems)
-    assert made.cubin
-    # What a launch passes: pointers and integers, all of 64 bits, one for each argument.
-    assert made.parameters == ("u64",) * len(kernel.signature.args)
-    return made
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", SAMPLE, ids=lambda kernel: kernel.name)
 def test_a_kernel_compiles_without_spills_doubles_or_narrow_loads(kernel: Kernel) -> None:
-    for capability in ((7, 5), (9, 0)):  # nightly: all of them
+    for capability in ((7, 5), (9, 0)):  # make kernels: all of them, and all kernels
         if capability >= kernel.since:
-            assert_fast(kernel, capability)
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("capability", build.CAPABILITIES)
-def test_every_kernel_compiles_for_every_capability(capability: tuple[int, int]) -> None:
-    for kernel in catalogue.kernels():
-        if capability >= kernel.since:
-            assert_fast(kernel, capability)
+            made = build.build(kernel, capability)
+            assert not made.problems, (made.name, capability, made.problems)
+            assert made.cubin
 
 
 def test_the_gate_sees_doubles_generic_loads_and_wide_loads() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,7 +90,10 @@ def build(kernel: Kernel, capability: tuple[int, int]) -> Build:
     entry = _ENTRY.search(ptx)
     if entry is None:
         raise BackEndMissing(f"{kernel.name}: the compiler wrote no entry; unknown version.")
+    parameters = tuple(re.findall(r"\.param (?:\.align \d+ )?\.(\w+)", entry[2]))
     problems = {
+        # What a launch passes: pointers and integers, all of 64 bits, one for each argument.
+        f"parameters {parameters}": parameters != ("u64",) * len(kernel.signature.args),
         f"{spilled} bytes spilled": spilled > 0,
         f"{stack} bytes of stack": stack > 0,
         f"{registers} registers, {kernel.registers} allowed": registers > kernel.registers,
@@ -98,7 +102,7 @@ def build(kernel: Kernel, capability: tuple[int, int]) -> Build:
     found += problems_in_ptx(ptx, wide=kernel.wide, tensor=kernel.tensor)
     return Build(
         kernel.name, entry[1], capability, registers, spilled, stack, len(_WIDE.findall(ptx)),
-        tuple(re.findall(r"\.param (?:\.align \d+ )?\.(\w+)", entry[2])), tuple(found), cubin,
+        parameters, tuple(found), cubin,
     )  # fmt: skip
 
 
@@ -206,6 +210,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--capability", action="append", metavar="9.0")
     parser.add_argument("--width", action="append", type=int)
     parser.add_argument("--out", type=Path, help="write machine code here (default: only check)")
+    parser.add_argument("--quiet", action="store_true", help="print only kernels with problems")
+    parser.add_argument("--json", action="store_true", help="print the sum as JSON")
     options = parser.parse_args(argv)
     asked = [_capability(text) for text in options.capability or ()]
     capabilities = asked or list(SHIPPED if options.out else CAPABILITIES)
@@ -218,14 +224,17 @@ def main(argv: list[str] | None = None) -> int:
         built = []
         for made in compile_all(capabilities, tuple(options.width or catalogue.WIDTHS)):
             built.append(made)
-            sys.stdout.write(describe(made))
+            if made.problems or not options.quiet:
+                (sys.stderr if options.json else sys.stdout).write(describe(made))
     except BackEndMissing as problem:
         sys.stdout.write(f"{problem}\n")
         return NO_TOOLCHAIN
     failed = sum(bool(made.problems) for made in built)
     if options.out and not failed:
         write(options.out, built)
-    sys.stdout.write(f"{len(built)} kernels, {failed} with problems\n")
+    told = {"kernels": len(built), "problems": failed}
+    said = f"{len(built)} kernels, {failed} with problems"
+    sys.stdout.write(f"{json.dumps(told) if options.json else said}\n")
     return 1 if failed else 0
 
 

@@ -11,6 +11,6 @@ SHADOWS: Final = -1  # a kept call that is shown to the cloud
 WHOSE: ContextVar[int] = ContextVar(
     "tierline_simulated_call", default=NOBODYS
 )  # or a call's number
-# Whether that call's caller asked for a version; a client may ask for the edge's pair by itself, and
-# then takes another bundle's answer too, and says so.
+# Whether that call's caller asked for a version; a client may ask for the edge's pair by itself,
+# and then takes another bundle's answer too, and says so.
 PINNED: ContextVar[bool] = ContextVar("tierline_simulated_pin", default=False)
