@@ -12,6 +12,7 @@ from tierline.testing.answers import Complaint
 from tierline.testing.outcome import Outcome
 
 WINDOW = 10.0  # seconds a budget looks back; what a second's bucket rounds is granted below
+INSTANT = 1e-6  # seconds that tell two instants of virtual time apart
 FREE = 2  # failovers after a refused connection that cost nothing, a call
 
 
@@ -68,7 +69,8 @@ def _overspent(
     for i, at in enumerate(spent):
         # Buckets hold the last nine to ten seconds, by a clock that may drift by 2 %.
         first = bisect_right(spent, at - (WINDOW - 1.3))
-        calls = bisect_right(begun, at) - bisect_right(begun, at - WINDOW - 0.3)
+        # Calls of the same instant count, however its sum of two spans was rounded.
+        calls = bisect_right(begun, at + INSTANT) - bisect_right(begun, at - WINDOW - 0.3)
         granted = ratio * calls + floor * WINDOW + burst
         if i + 1 - first > granted + 1e-9:
             yield (
