@@ -67,13 +67,21 @@ Measure = Callable[[Workload, int, argparse.Namespace, Figures], None]
 def measure_table(
     workload: Workload, core: int, options: argparse.Namespace, figures: Figures
 ) -> None:
-    """Rates in turns, so that drift of the machine hits every row; medians of the rounds."""
+    """Rates in turns, so that drift of the machine hits every row; medians of the rounds. Products
+    come after, each alone: their idle processes poll, which would slow down all the others."""
     name = workload.name
     rates: dict[str, list[float]] = {"bare b=1": [], "bare b=8": []}
     late: dict[str, list[float]] = {}
+
+    def ask(server: Server) -> None:
+        found = load.closed(server.port, server.message(), CALLERS, options.seconds)
+        _require_good(found, server)
+        rates.setdefault(server.kind, []).append(found.rate)
+        late.setdefault(server.kind, []).append(load.quantile(found.answered, 0.99))
+
     with ExitStack() as stack:
         bare = stack.enter_context(running("bare", workload, core))
-        kinds = [OURS, RAW, FASTAPI, *_named(options.peers)]
+        kinds = [OURS, RAW, FASTAPI]
         servers = [stack.enter_context(running(kind, workload, core)) for kind in kinds]
         ask_bare(bare, 1, 0.5)
         for server in servers:
@@ -82,10 +90,12 @@ def measure_table(
             for batch in (1, 8):
                 rates[f"bare b={batch}"].append(ask_bare(bare, batch, options.seconds / 2))
             for server in servers:
-                found = load.closed(server.port, server.message(), CALLERS, options.seconds)
-                _require_good(found, server)
-                rates.setdefault(server.kind, []).append(found.rate)
-                late.setdefault(server.kind, []).append(load.quantile(found.answered, 0.99))
+                ask(server)
+    for kind in _named(options.peers):
+        with running(kind, workload, core) as product:
+            load.closed(product.port, product.message(), CALLERS, 1.0)
+            for _ in range(options.rounds):
+                ask(product)
     median = {kind: statistics.median(each) for kind, each in rates.items()}
     for kind, rate in median.items():
         tail = f", p99 {statistics.median(late[kind]) * 1e3:.2f} ms" if kind in late else ""
