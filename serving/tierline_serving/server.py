@@ -18,7 +18,7 @@ import uvicorn
 
 from tierline import ConfigurationError, TierlineError
 from tierline.wire import ScoreReply, ScoreRequest
-from tierline_serving.access.audit import AuditLog
+from tierline_serving.access.audit import AuditBroken, AuditLog
 from tierline_serving.access.gate import Gate
 from tierline_serving.access.keyring import Keyring
 from tierline_serving.app import App
@@ -262,13 +262,16 @@ class Server:
         if self._audit is not None:
             outcome = "failed" if seen.failure else "done"
             why = {"reason": seen.failure} if seen.failure else {"bundle": seen.bundle}
-            await asyncio.to_thread(
-                self._audit.append,
-                actor="watch",
-                action="model.load",
-                subject=seen.model,
-                detail={"outcome": outcome, **why},
-            )
+            try:
+                await asyncio.to_thread(
+                    self._audit.append,
+                    actor="watch",
+                    action="model.load",
+                    subject=seen.model,
+                    detail={"outcome": outcome, **why},
+                )
+            except AuditBroken as broken:  # the registry has spoken: serving goes on
+                _log.error("audit lacks a load", extra={"model": seen.model, "why": str(broken)})
 
     async def _leave(self, serving: asyncio.Task[None], sockets: Sequence[socket.socket]) -> int:
         """Drain; returns how many accepted requests were left without an answer of a model."""

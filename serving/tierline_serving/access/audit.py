@@ -6,6 +6,7 @@ else (``verify`` prints it, and takes it back as ``head``), and that shows too.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -26,7 +27,8 @@ _FIELDS: Final = frozenset(
 
 
 class AuditBroken(TierlineError):
-    """The log was edited, or a line in it was torn; the message names the line."""
+    """The log was edited, a line in it was torn, or it cannot be read or written; the message says
+    which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,15 @@ class AuditLog:
     ) -> str:
         """Write one line and flush it to the disk; returns its hash.
 
-        Raises AuditBroken when the newest line is damaged: nothing is chained to it then.
+        Raises AuditBroken when the newest line is damaged, nothing is chained to it then, and when
+        the disk does not take the line: of a line written in part nothing is left.
         """
+        try:
+            return self._append(actor, action, subject, dict(detail or {}))
+        except OSError as error:
+            raise AuditBroken(f"cannot write to {self._path}: {error.strerror}") from error
+
+    def _append(self, actor: str, action: str, subject: str, detail: dict[str, str]) -> str:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         descriptor = os.open(self._path, flags, 0o600)
         try:
@@ -62,15 +71,14 @@ class AuditLog:
                 "actor": actor,
                 "action": action,
                 "subject": subject,
-                "detail": dict(detail or {}),
+                "detail": detail,
                 "previous": previous,
             }
             record["hash"] = chained(record)
             line = _canonical(record) + b"\n"
             if len(line) > MAX_LINE:
                 raise AuditBroken(f"an audit line may have at most {MAX_LINE} bytes")
-            os.write(descriptor, line)
-            os.fsync(descriptor)
+            _write(descriptor, line)
         finally:
             os.close(descriptor)
         return str(record["hash"])
@@ -128,6 +136,18 @@ def _newest(descriptor: int, path: Path) -> tuple[int, str]:
     start = tail.rfind(b"\n", 0, -1) + 1
     record = _record(tail[start:], f"the newest line of {path}")
     return int(str(record["seq"])), str(record["hash"])
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    """The whole line, or nothing of it: a torn one would be the last for ever."""
+    size = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def _canonical(record: Mapping[str, object]) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from tierline import BadRequest, CallError
+from tierline import BadRequest, CallError, Unavailable
 from tierline.wire import Limits, ScoreReply
-from tierline_serving.access.audit import AuditLog
+from tierline_serving.access.audit import AuditBroken, AuditLog
 from tierline_serving.front.calls import Arrived, Caller, Calls, as_refused
 from tierline_serving.front.exchange import (
     JSON_TYPE,
@@ -35,6 +36,8 @@ from tierline_serving.oip.signatures import Signature
 from tierline_serving.repository import Repository
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.statistics import Statistics
+
+_log = logging.getLogger(__name__)
 
 Change = Callable[[Mapping[str, str]], Awaitable[str]]  # as Repository.change
 
@@ -196,8 +199,11 @@ class OpenInference:
     async def _changed(self, change: Change, asked: Mapping[str, str], caller: Caller) -> str:
         action, model = asked["do"], asked["model"]
         about = {name: text for name, text in asked.items() if name not in ("do", "model")}
-        # Asked first: what cannot be written down is not done.
-        await self._record(caller, action, model, {**about, "outcome": "asked"})
+        try:  # asked first: what cannot be written down is not done
+            await self._record(caller, action, model, {**about, "outcome": "asked"})
+        except AuditBroken as broken:
+            said = "nothing was done, because it could not be audited"
+            raise Unavailable(f"{said}: {broken}") from None
         outcome: dict[str, str] = {"outcome": "failed"}
         try:
             bundle = await change(asked)
@@ -206,8 +212,20 @@ class OpenInference:
             outcome["reason"] = str(error)
             raise
         finally:
-            await self._record(caller, action, model, {**about, **outcome})
+            await self._conclude(caller, action, model, {**about, **outcome})
         return bundle
+
+    async def _conclude(
+        self, caller: Caller, action: str, model: str, detail: dict[str, str]
+    ) -> None:
+        """Write down how it ended. That it was asked for stands there already."""
+        try:
+            await self._record(caller, action, model, detail)
+        except AuditBroken as broken:
+            lacking = {"action": action, "model": model, **detail, "why": str(broken)}
+            _log.error("audit lacks an outcome", extra=lacking)
+            said = f"{action} of {model} ended ({detail['outcome']}), but that could not be audited"
+            raise Unavailable(f"{said}: {broken}") from None
 
     async def _record(
         self, caller: Caller, action: str, model: str, detail: dict[str, str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -105,3 +106,24 @@ def test_the_command_says_yes_or_where_it_breaks(
     path.write_text(path.read_text().replace("ann", "eve", 1))
     assert main(["audit", "verify", str(path)]) == EXIT_REFUSED
     assert "line 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("taken", [0, 1, 40])
+def test_a_line_that_a_full_disk_takes_in_part_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    path = tmp_path / "log"
+    hashes = written(path, 2)
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, line: write(file, line[:taken]))
+        with pytest.raises(AuditBroken, match="No space left"):
+            written(path, 1)
+    assert verify(path).head == hashes[-1]
+    written(path, 1)
+    assert verify(path).lines == 3
+
+
+def test_a_log_that_cannot_be_opened_is_one_typed_error(tmp_path: Path) -> None:
+    with pytest.raises(AuditBroken, match="cannot write to"):
+        written(tmp_path, 1)  # a folder

@@ -111,6 +111,22 @@ def test_a_model_is_unloaded_and_loaded_and_each_leaves_lines(guarded: Guarded) 
     assert not any(key.split("_", 2)[2] in text for key in guarded.keys.values())
 
 
+def test_what_cannot_be_audited_is_not_done(guarded: Guarded) -> None:
+    kept = guarded.audit.with_name("kept")
+    guarded.repository("load", "taste")
+    guarded.audit.rename(kept)
+    guarded.audit.mkdir()
+    try:
+        answered = guarded.repository("unload", "taste")
+    finally:
+        guarded.audit.rmdir()
+        kept.rename(guarded.audit)
+    assert answered.status == 503
+    assert "nothing was done, because it could not be audited" in answered.body.decode()
+    assert guarded.infer().status == 200
+    assert verify(guarded.audit).lines == len(guarded.audited())
+
+
 def test_loading_takes_the_bundle_its_source_holds_now(guarded: Guarded) -> None:
     marker = guarded.served.folder / "second"
     assert guarded.version() == "1"
