@@ -81,7 +81,25 @@ def test_who_fails_fast_in_a_panic_that_one_false_timeout_began_is_no_complaint(
     assert list(complaints([*panic, timed_out, answered], BY, fails_fast=True))
 
 
-@pytest.mark.parametrize("seed", [4988, 5552, 10369, 10947, 14788, 18541])
+def test_what_only_callers_in_haste_have_asked_nobody_could_find_mended() -> None:
+    refusal = Unavailable("every breaker is open")
+    nobody = Outcome(PlannedCall(number=1, at=BY, history=(1,)), BY, BY, None, refusal)
+
+    def asked(for_seconds: float, at: float, outcome: str = "timed_out") -> Outcome:
+        attempt = Attempt(1, "first", "edge", "http://edge-1", 0.0, for_seconds, outcome)
+        call = PlannedCall(number=1, at=at, history=(1,))
+        failure = Unavailable("late")
+        failure.attempts = (attempt,)
+        return Outcome(call, at, at + for_seconds, None, failure)
+
+    hasty = asked(0.005, BY - 3.0)
+    assert not list(complaints([hasty, nobody, nobody], BY))
+    for other in (asked(0.2, BY - 2.0), asked(0.005, BY - 2.0, "ok"), asked(0.005, BY + 0.1)):
+        assert list(complaints([hasty, other, nobody, nobody], BY))
+    assert list(complaints([asked(0.005, BY - 15.0), nobody, nobody], BY))
+
+
+@pytest.mark.parametrize("seed", [4988, 5552, 10369, 10947, 14788, 18541, 31245])
 def test_seeds_of_earlier_nights_hold(seed: int) -> None:
     assert run_seed(seed).violations == ()
 

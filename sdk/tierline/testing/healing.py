@@ -10,6 +10,8 @@ from tierline.testing.outcome import Outcome
 
 ONE_FALSE_TIMEOUT = 1
 FORGOTTEN = WINDOW + 1.3  # seconds after which a budget remembers nothing, clocks and buckets apart
+SETTLING = 14.0  # seconds before the last calls in which others have asked whoever was mended
+HASTE = 0.02  # seconds; who gives up sooner has learnt nothing of a healthy endpoint
 SPELL = 8  # refusals in a row that no half-open breaker, and no raised threshold, explains
 REFUSED = "escalation_refused: "
 # What healthy endpoints, a full budget and time enough leave no reason for.
@@ -23,12 +25,13 @@ def complaints(
     but for one (a timeout taken from a measured quantile is wrong about once in a thousand); and
     the doubtful ones among them go to the cloud, unless the policy never lets them
     (``escalates``). Where calls fail at once in a panic (``fails_fast``), that one may bring it
-    about: who then asks nobody is no complaint, as long as others have been answered."""
+    about: who then asks nobody is no complaint, as long as others have been answered. Nor is it
+    one when all who have asked since the mending gave up in haste: nobody could find out."""
     late = [outcome for outcome in outcomes if outcome.call.at >= by]
     failed = [o for o in late if o.answer is None or o.answer.tier == "client"]
     if fails_fast and len(failed) < len(late):
         failed = [outcome for outcome in failed if outcome.attempts]
-    if len(failed) > ONE_FALSE_TIMEOUT:
+    if len(failed) > ONE_FALSE_TIMEOUT and not _asked_in_haste(outcomes, by):
         first = failed[0].answer or failed[0].error
         message = f"{len(failed)} of the last {len(late)} calls failed: {first!r}"
         yield "what was mended heals", message
@@ -36,6 +39,17 @@ def complaints(
     if len(stuck) >= SPELL and escalates:
         message = f"{len(stuck)} calls were refused and none escalated: {stuck[0].answer!r}"
         yield "escalation resumes", message
+
+
+def _asked_in_haste(outcomes: Sequence[Outcome], by: float) -> bool:
+    """Whether everybody who asked between mending and ``by`` gave up before an answer could come,
+    and nobody has asked since."""
+    asked = [o for o in outcomes if o.attempts and o.began >= by - SETTLING]
+    return bool(asked) and all(
+        a.outcome == "timed_out" and a.ended - a.started < HASTE and o.began < by
+        for o in asked
+        for a in o.attempts
+    )
 
 
 def has_resumed(outcomes: Sequence[Outcome], by: float) -> bool:
