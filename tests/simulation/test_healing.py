@@ -78,6 +78,8 @@ def test_who_fails_fast_in_a_panic_that_one_false_timeout_began_is_no_complaint(
     assert not list(complaints([*panic, answered], BY, fails_fast=True))
     assert list(complaints([*panic, answered], BY))
     assert list(complaints(panic, BY, fails_fast=True))  # it lasts
+    assert not list(complaints([doubtful(BY - 3.0, "no_cloud"), *panic], BY, fails_fast=True))
+    assert list(complaints([doubtful(BY - 6.0, "no_cloud"), *panic], BY, fails_fast=True))
     assert list(complaints([*panic, timed_out, answered], BY, fails_fast=True))
 
 
@@ -99,7 +101,7 @@ def test_what_only_callers_in_haste_have_asked_nobody_could_find_mended() -> Non
     assert list(complaints([asked(0.005, BY - 15.0), nobody, nobody], BY))
 
 
-@pytest.mark.parametrize("seed", [4988, 5552, 10369, 10947, 14788, 18541, 31245])
+@pytest.mark.parametrize("seed", [4988, 5552, 10369, 10947, 14788, 18541, 31245, 57329])
 def test_seeds_of_earlier_nights_hold(seed: int) -> None:
     assert run_seed(seed).violations == ()
 

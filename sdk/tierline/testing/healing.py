@@ -11,6 +11,7 @@ from tierline.testing.outcome import Outcome
 ONE_FALSE_TIMEOUT = 1
 FORGOTTEN = WINDOW + 1.3  # seconds after which a budget remembers nothing, clocks and buckets apart
 SETTLING = 14.0  # seconds before the last calls in which others have asked whoever was mended
+LATELY = 5.0  # seconds; no drawn policy ejects anybody for longer
 HASTE = 0.02  # seconds; who gives up sooner has learnt nothing of a healthy endpoint
 SPELL = 8  # refusals in a row that no half-open breaker, and no raised threshold, explains
 REFUSED = "escalation_refused: "
@@ -25,11 +26,11 @@ def complaints(
     but for one (a timeout taken from a measured quantile is wrong about once in a thousand); and
     the doubtful ones among them go to the cloud, unless the policy never lets them
     (``escalates``). Where calls fail at once in a panic (``fails_fast``), that one may bring it
-    about: who then asks nobody is no complaint, as long as others have been answered. Nor is it
-    one when all who have asked since the mending gave up in haste: nobody could find out."""
+    about: who then asks nobody is no complaint, as long as others have been answered lately. Nor is
+    it one when all who have asked since the mending gave up in haste: nobody could find out."""
     late = [outcome for outcome in outcomes if outcome.call.at >= by]
-    failed = [o for o in late if o.answer is None or o.answer.tier == "client"]
-    if fails_fast and len(failed) < len(late):
+    failed = [outcome for outcome in late if _is_failed(outcome)]
+    if fails_fast and any(not _is_failed(o) for o in outcomes if o.began >= by - LATELY):
         failed = [outcome for outcome in failed if outcome.attempts]
     if len(failed) > ONE_FALSE_TIMEOUT and not _asked_in_haste(outcomes, by):
         first = failed[0].answer or failed[0].error
@@ -39,6 +40,10 @@ def complaints(
     if len(stuck) >= SPELL and escalates:
         message = f"{len(stuck)} calls were refused and none escalated: {stuck[0].answer!r}"
         yield "escalation resumes", message
+
+
+def _is_failed(outcome: Outcome) -> bool:
+    return outcome.answer is None or outcome.answer.tier == "client"
 
 
 def _asked_in_haste(outcomes: Sequence[Outcome], by: float) -> bool:
