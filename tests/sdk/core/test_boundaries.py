@@ -23,11 +23,13 @@ from tierline._core.breaker import Breaker, State
 from tierline._core.budgets import WindowCount, WindowedBudget
 from tierline._core.ejection import Outliers, Standing
 from tierline._core.escalation import START_GATE, Pressure
+from tierline._core.estimators import SIZE, LatencyWindow
 from tierline._core.fallback import LastGood, Prior, prior_reply
 from tierline._core.fleet import Fleet
 from tierline._core.limiter import PAUSE, Limiter
 from tierline._core.retrying import LONGEST_PUSHBACK, pushback
 from tierline._core.tiers import TierState
+from tierline._core.windows import OutcomeWindow
 from tierline.wire import ScoreRequest
 
 from .fixtures import REQUEST, SURE, Driver, config, reply
@@ -328,3 +330,22 @@ def test_two_of_three_healthy_endpoints_keep_all_but_a_fifteenth_at_the_first_ti
         begun.append(driver.started.endpoint.tier)
         driver.call.cancel(0.0)
     assert begun.count("near") / 1500 == pytest.approx(1.4 * 2 / 3, abs=0.02)
+
+
+def test_failures_and_answers_leave_a_long_window_at_the_same_time() -> None:
+    window = OutcomeWindow(20.0)
+    window.bad(1.0)
+    window.good(1.0, slow=False)
+    window.bad(11.0)
+    window.good(11.0, slow=True)
+    assert window.totals(11.0) == (2, 2, 1)
+    assert window.totals(20.5) == (1, 1, 1)
+    assert window.totals(31.0) == (0, 0, 0)
+
+
+def test_quantiles_of_latencies_are_those_of_the_sample() -> None:
+    window = LatencyWindow()
+    for place in range(SIZE):
+        window.observe((place + 1) / SIZE, 0.0)
+    found = (window.fastest, window.typical, window.late, window.slowest)
+    assert found == pytest.approx((0.1, 0.5, 0.95, 0.999), abs=2.0 / SIZE)

@@ -93,3 +93,23 @@ def test_who_is_down_by_the_probes_of_health_waits_for_their_word() -> None:
     assert tier.pick(MODEL, (), None, 15.0, DICE) is None
     out.standing.probed(down=False, now=16.0)
     assert tier.pick(MODEL, (), None, 16.0, DICE) is out
+
+
+def test_whose_breaker_is_due_is_tried_before_a_peer_that_looks_better() -> None:
+    _, tier, out, peer = two_of_which_one_is_ejected()
+    out.standing.proven(0.5)
+    peer.latency.observe(0.001, 0.5)
+    out.latency.penalise(5.0, 0.6)
+    assert {tier.pick(MODEL, (), None, 0.7, DICE) for _ in range(10)} == {peer}
+    assert {tier.pick(MODEL, (), None, 1.1, DICE) for _ in range(10)} == {out}
+
+
+def test_a_probe_that_hangs_is_given_up_when_its_attempts_time_is_over() -> None:
+    fleet, _, out, peer = two_of_which_one_is_ejected()
+    fill(peer)
+    began = 1000.0
+    Driver(fleet, begin=began)
+    assert out.breaker(MODEL).state is State.HALF_OPEN
+    for after in (0.26, 0.52):
+        out.breaker(MODEL).allows(began + after)
+    assert out.breaker(MODEL).opened_by == "lease"

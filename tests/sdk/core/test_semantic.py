@@ -138,6 +138,13 @@ def test_drift_is_measured_against_the_golden_answer_of_the_same_bundle(
     assert bool(drift(GOLDEN, given)) is bool(complaint)
 
 
+@pytest.mark.parametrize(("off", "is_drift"), [(0.05, False), (0.2, True)])
+def test_drift_is_allowed_in_proportion_to_the_largest_score(off: float, is_drift: bool) -> None:
+    hundred = Golden(GOLDEN.request, reply(scores=np.array([100.0, -3.0, 2.0], np.float32)))
+    given = reply(scores=hundred.reply.scores + np.float32(off))
+    assert bool(drift(hundred, given)) is is_drift
+
+
 # -- in a call -----------------------------------------------------------------------------------
 
 
