@@ -139,14 +139,13 @@ class BeliefWatch:
                 notes.seen["early probe"] += 1
             else:
                 notes.violated("ejected means left out", f"{url} is asked while ejected")
-        room = seen.endpoint.limiter.room[criticality]
-        if link.open > ceil(room / CUT) + 1:
-            notes.violated(
-                "limits hold", f"{url}: {link.open} out, {room} allowed to {criticality} calls"
-            )
-        if link.open > seen.endpoint.limiter.room[Criticality.SHEDDABLE]:
-            notes.seen[f"{criticality} call where sheddable ones are shed"] += 1
         seen.out[exchange] = Out(seen.generation, self._clock())
+        room, out = seen.endpoint.limiter.room, len(seen.out)
+        if out > ceil(room[criticality] / CUT) + 1:
+            allowed = f"{room[criticality]} allowed to {criticality} calls"
+            notes.violated("limits hold", f"{url}: {out} out, {allowed}")
+        if out > room[Criticality.SHEDDABLE]:
+            notes.seen[f"{criticality} call where sheddable ones are shed"] += 1
 
     def settled(self, link: SimLink, exchange: Exchange, verdict: str) -> None:
         """An attempt is over; the client hears of it right after us."""
