@@ -20,6 +20,7 @@ from tierline.testing.truth import MODEL
 
 PROBES_AT_MOST = 4  # half-open permits out at once, however many probes have succeeded
 CUT = 0.9  # what one drop leaves of a limit; it may come between a choice and its sending
+CLASSES = tuple(Criticality)
 SLOWEST_CLOCK = 0.98  # of the client, beside the loop's
 LEGAL = {
     (State.CLOSED, State.OPEN),
@@ -45,6 +46,7 @@ class Out(NamedTuple):
 
     generation: int
     began: float
+    rank: int  # of its class, the most critical first
 
 
 class Seen:
@@ -139,8 +141,12 @@ class BeliefWatch:
                 notes.seen["early probe"] += 1
             else:
                 notes.violated("ejected means left out", f"{url} is asked while ejected")
-        seen.out[exchange] = Out(seen.generation, self._clock())
-        room, out = seen.endpoint.limiter.room, len(seen.out)
+        rank, now = CLASSES.index(criticality), self._clock()
+        seen.out[exchange] = Out(seen.generation, now, rank)
+        # Who was chosen in the same instant may have been so after this one: the less critical
+        # one is, the earlier it must have been.
+        room = seen.endpoint.limiter.room
+        out = sum(other.began < now or other.rank >= rank for other in seen.out.values())
         if out > ceil(room[criticality] / CUT) + 1:
             allowed = f"{room[criticality]} allowed to {criticality} calls"
             notes.violated("limits hold", f"{url}: {out} out, {allowed}")

@@ -127,7 +127,7 @@ def test_a_stale_belief_keeps_nobody_away() -> None:
     for _ in range(32):
         window.observe(0.5, 100.0)
     assert window.lately_typical(105.0) == window.lately_fastest(105.0) == 0.5
-    assert window.lately_typical(111.0) == window.lately_fastest(111.0) == 0.0
+    assert window.lately_typical(110.0) == window.lately_fastest(110.0) == 0.0
 
 
 def test_a_tier_is_believed_to_be_slower_for_good_only_by_and_by() -> None:
