@@ -122,6 +122,13 @@ def test_timeouts_lift_the_measured_tail_soon() -> None:
     assert window.slowest == 0.015
 
 
+def test_every_latency_is_forgotten_when_as_many_newer_ones_are_known() -> None:
+    window = LatencyWindow()
+    for latency in [0.005] * SIZE + [9.0] + [0.005] * (2 * SIZE - 1):
+        window.observe(latency, 0.0)
+    assert window.slowest == 0.005
+
+
 def test_a_stale_belief_keeps_nobody_away() -> None:
     window = LatencyWindow()
     for _ in range(32):
