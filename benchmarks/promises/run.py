@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(_listing(chosen))
         return 0
     try:
-        outcomes = measure(chosen, console)
+        outcomes = measure(chosen, console, options.keep)
     except KeyboardInterrupt:
         sys.stderr.write("promises: interrupted; nothing was recorded.\n")
         return 130
@@ -67,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(outcome.verdict is Verdict.KEPT for outcome in outcomes) else 3
 
 
-def measure(chosen: Sequence[Claim], console: Console) -> list[Outcome]:
-    """Run each distinct command once, in the file's order, and judge every claim by its figures."""
+def measure(chosen: Sequence[Claim], console: Console, keep: Path | None = None) -> list[Outcome]:
+    """Run each distinct command once, in the file's order, and judge every claim by its figures.
+    What a command leaves in its folder is kept below ``keep``, by the first of its claims."""
     commands = list(dict.fromkeys(claim.command for claim in chosen))
+    first = {claim.command: claim.id for claim in reversed(chosen)}
     minutes = {claim.command: claim.minutes for claim in chosen}
     figures: dict[str, Figures] = {}
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -79,13 +82,16 @@ def measure(chosen: Sequence[Claim], console: Console) -> list[Outcome]:
             if not console.is_terminal:
                 console.print(about, markup=False, highlight=False, soft_wrap=True)
             task = progress.add_task(about)
-            figures[command] = run_command(command, limit=minutes[command] * 60 * PATIENCE + GRACE)
+            limit = minutes[command] * 60 * PATIENCE + GRACE
+            place = None if keep is None else keep / first[command]
+            figures[command] = run_command(command, limit=limit, keep=place)
             progress.remove_task(task)
     return [judge(claim, figures[claim.command]) for claim in chosen]
 
 
-def run_command(command: str, *, limit: float) -> Figures:
-    """Run one command from the repository's root for at most ``limit`` seconds.
+def run_command(command: str, *, limit: float, keep: Path | None = None) -> Figures:
+    """Run one command from the repository's root for at most ``limit`` seconds; what it left in its
+    folder is copied to ``keep``.
 
     ``python`` as its first word is this interpreter. A command that hangs or is interrupted takes
     everything it started with it: it runs in a process group of its own.
@@ -104,6 +110,8 @@ def run_command(command: str, *, limit: float) -> Figures:
         except subprocess.TimeoutExpired:
             return Figures(values={}, trouble=f"the command was still running after {limit:.0f} s")
         text = path.read_text(encoding="utf-8") if path.exists() else _last_line(output)
+        if keep is not None:
+            shutil.copytree(folder, keep, dirs_exist_ok=True)
     seconds = time.monotonic() - started
     # 3 is the house's exit code for a check that did not hold: its figures are what we came for.
     if code not in (0, 3):
@@ -268,6 +276,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", help="comma list of groups, ids or promises (P1…P7)")
     parser.add_argument("--list", action="store_true", help="show the claims and run nothing")
     parser.add_argument("--json", default="", metavar="PATH", help="where figures go; - for stdout")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep what commands write (raw logs of drills)"
+    )
     parser.add_argument("--file", type=Path, default=HERE / "promises.toml", help="the claims")
     return parser
 
