@@ -266,6 +266,14 @@ def test_the_recent_share_counts_the_last_calls_and_what_is_told_late(
         assert recent.share == pytest.approx(sum(marks) / len(marks))
 
 
+def test_what_happened_longer_ago_than_the_share_looks_back_is_forgotten() -> None:
+    for calls_before in range(12):
+        recent = RecentShare(4)
+        for happened in [False] * calls_before + [True] + [False] * 4:
+            recent.add(happened)
+        assert recent.share == 0.0
+
+
 def test_calls_that_overlap_and_fail_together_are_all_counted_as_forced() -> None:
     control = EscalationControl(
         EscalationPolicy(mode="quality_first", budget=0.5, cap=1.0), CERTIFICATE
