@@ -9,6 +9,7 @@ SIZE = 512  # latencies remembered: five of a thousand lie above the 99th percen
 PENALTY_DECAY = 1.0  # seconds; a hundredth of a failure's weight is left after five
 REFRESH = 32  # observations between two sorts
 FRESH = 10.0  # seconds
+KNOWN = 0.95  # the share of the curve that answers must have drawn before its tail is believed
 BASELINE_DOUBLES = 60.0  # seconds; a tier is believed to have slowed down for good this slowly
 
 
@@ -97,6 +98,7 @@ class LatencyWindow:
     """
 
     __slots__ = (
+        "_answers",
         "_fresh",
         "_measured",
         "_next",
@@ -116,6 +118,7 @@ class LatencyWindow:
         self._next = 0
         self._fresh = 0
         self._refreshed_at = 0.0
+        self._answers = 0  # among the values when they were last sorted
         self._measured = 0.0  # the share of the curve that answers have drawn; then come guesses
         self.knows_late = False
         self.fastest: float | None = None
@@ -150,6 +153,13 @@ class LatencyWindow:
         self._fresh += REFRESH // 4
         self.censored(waited, now)
 
+    @property
+    def tail(self) -> float | None:
+        """The 99.9th percentile, where enough answers have drawn the curve as far as they ever do
+        (``KNOWN``); None where it would only tell how long callers have had patience."""
+        is_known = self._measured >= KNOWN and self._answers >= REFRESH
+        return self.slowest if is_known else None
+
     def lately_typical(self, now: float) -> float:
         """The median, while it is fresh and answers have shown it; 0.0 else: what is stale, or only
         known to take longer than anybody waited, must not keep calls away, or nobody would ever
@@ -167,6 +177,7 @@ class LatencyWindow:
     def _refresh(self, now: float) -> None:
         self._fresh = 0
         ordered = sorted(self._values)
+        self._answers = len(ordered) - bisect_left(ordered, 0.0)
         self._measured = 1.0
         if ordered[0] >= 0.0:
             last = len(ordered) - 1
@@ -180,7 +191,7 @@ class LatencyWindow:
             self.fastest, self.typical, self.late, self.slowest = quantiles
         growth = 2.0 ** (max(0.0, now - self._refreshed_at) / BASELINE_DOUBLES)
         self.usual = min(self.usual * growth, self.typical)
-        if self._measured >= 0.95:
+        if self._measured >= KNOWN:
             known = self.usually_late if self.knows_late else math.inf
             self.usually_late = min(known * growth, self.late)
             self.knows_late = True

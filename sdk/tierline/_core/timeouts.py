@@ -24,16 +24,16 @@ def attempt_until(
     """The instant at which the attempt is given up.
 
     The last attempt a call can make, or pay for, gains nothing by being cut short. Any other one
-    leaves half of the time to its successor, and is cut sooner when almost none took so long; only
-    a breaker's probe gets its whole half, for what is measured may date from better days.
+    leaves half of the time to its successor, and is cut sooner when almost no answer took so long;
+    only a breaker's probe gets its whole half, for what is measured may date from better days.
     """
     last_moment = deadline - policy.reserve
     if is_last:
         return last_moment
     share = (last_moment - now) / 2
-    slowest = latencies.slowest
-    if slowest is not None and not is_probe:
-        share = min(share, max(policy.floor, policy.multiple * slowest))
+    tail = latencies.tail
+    if tail is not None and not is_probe:
+        share = min(share, max(policy.floor, policy.multiple * tail))
     return now + share
 
 

@@ -71,6 +71,15 @@ def test_a_pushback_heard_while_a_hedge_is_out_outlasts_the_hedges_failure(seed:
     assert driver.started.endpoint.url == other(first.endpoint.url) or woken >= 0.052
 
 
+@pytest.mark.parametrize(("asked_for", "waits"), [(0.11, True), (0.12, False)])
+def test_half_of_the_time_that_is_left_may_be_waited_and_no_more(
+    asked_for: float, waits: bool
+) -> None:
+    driver = Driver(patient_fleet())  # until 0.25 s
+    driver.fail(busy(asked_for), 0.02).fail(busy(asked_for), 0.02)
+    assert any(isinstance(c, WakeAt) for c in driver.commands) is waits
+
+
 def test_a_pushback_that_does_not_fit_the_deadline_is_not_waited_for() -> None:
     driver = Driver(patient_fleet())
     driver.fail(busy(5.0), 0.01)

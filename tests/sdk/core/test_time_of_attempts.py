@@ -55,6 +55,18 @@ def beliefs(fleet: Fleet) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.parametrize("answers", [3, 31])
+def test_patience_of_hurried_calls_does_not_cut_the_attempts_of_others_short(answers: int) -> None:
+    """What is known of the tail then is only for how long callers have waited."""
+    fleet = warm_fleet(answers)
+    fleet.tiers[0].endpoints = fleet.tiers[0].endpoints * 2  # somebody could follow
+    latencies = fleet.tiers[0].latencies("ranker")
+    for i in range(64):
+        latencies.censored(0.004 + 1e-5 * i, 1.0)
+    driver = Driver(fleet, begin=2.0, deadline=2.5)
+    assert driver.started.timeout_at == pytest.approx(2.0 + (0.5 - 0.001) / 2)
+
+
 def test_twenty_hurried_calls_in_a_row_are_held_against_nobody() -> None:
     fleet = warm_fleet()
     before = beliefs(fleet)
