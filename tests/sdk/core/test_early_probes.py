@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import random
 
-from tierline._config import BreakerPolicy, ClientConfig, EjectionPolicy, Endpoint, Tier
+from tierline._config import (
+    BreakerPolicy,
+    ClientConfig,
+    Criticality,
+    EjectionPolicy,
+    Endpoint,
+    Tier,
+)
 from tierline._core.breaker import State
 from tierline._core.endpoints import EndpointState
 from tierline._core.fleet import Fleet
@@ -55,6 +62,15 @@ def test_an_ejected_endpoint_is_tried_when_its_peer_is_full_but_not_before_its_b
     fill(peer)
     assert tier.pick(MODEL, (), None, 0.5, DICE) is None
     assert tier.pick(MODEL, (), None, 1.0, DICE) is out
+
+
+def test_an_ejected_endpoint_that_is_full_itself_is_not_tried() -> None:
+    _, tier, out, peer = two_of_which_one_is_ejected()
+    fill(peer)
+    out.inflight = out.limiter.room[Criticality.DEFAULT] - 1
+    assert tier.pick(MODEL, (), None, 1.0, DICE) is out
+    out.inflight += 1
+    assert tier.pick(MODEL, (), None, 1.0, DICE) is None
 
 
 def test_only_one_call_at_a_time_tries_it() -> None:

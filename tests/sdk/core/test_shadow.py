@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shadow_traffic import ALPHA, DELTA, RATE, Traffic, first_rings, log_wealth
 
-from tierline._core.shadow import RiskAlarm, ShadowPlan
+from tierline._core.shadow import BETS, CERTAIN, LARGEST_FALL, SHIFT, RiskAlarm, ShadowPlan
 
 TRAFFIC = {spread: Traffic(spread=spread) for spread in (False, True)}
 PLAN = TRAFFIC[False].plan()
@@ -114,6 +115,16 @@ def test_a_bound_that_is_honest_about_more_loss_does_not_ring() -> None:
     for _ in range(5000):
         alarm.saw_kept(0.3, 0.2, loss=0.15 if alarm.draws(0.3, rng) else None)
     assert not alarm.alarmed
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1.0])
+def test_bets_are_as_large_as_no_estimate_can_ruin_and_the_spread_advises(alpha: float) -> None:
+    plan = ShadowPlan(edges=(0.5,), chances=(0.1, 0.5), expected=(0.2, 0.3), spread=1e-9)
+    alarm = RiskAlarm(plan, alpha=alpha, delta=0.05)
+    assert alarm.bets == pytest.approx([LARGEST_FALL / 2.8] * len(BETS))  # 1 + 0.2 (1/0.1 - 1)
+    alarm = RiskAlarm(replace(plan, spread=1e3), alpha=alpha, delta=0.05)
+    best = SHIFT * min(alpha, 1 - CERTAIN) / 1e3
+    assert alarm.bets == pytest.approx([scale * best for scale in BETS], rel=1e-12)
 
 
 def test_a_loss_outside_the_unit_interval_is_an_error() -> None:
