@@ -10,7 +10,7 @@ from tierline_cloud.export import Floats
 from tierline_cloud.models.blend import CloudModel
 from tierline_kernels import RowwiseInt8, dequantize_rows
 from tierline_serving.bundle import Bundle
-from tierline_serving.manifest import SequenceSpec
+from tierline_serving.sequence_spec import SequenceSpec
 
 
 def load_cloud(bundle: Bundle) -> CloudModel:

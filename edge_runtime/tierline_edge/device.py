@@ -36,7 +36,7 @@ class DeviceItems:
         """Copies the rows to the device. Raises BackEndMissing without one."""
         self.driver = driver or default_driver()
         self.table = DeviceTable(self.driver, rows)
-        self._rows = rows
+        self.rows = rows
         self._plans: OrderedDict[tuple[object, ...], Recommendation] = OrderedDict()
 
     def look_up(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -84,7 +84,7 @@ class DeviceItems:
         items, more than the kernels select, the host's twin answers from the device's states."""
         if k > MAX_K:
             outputs = self.encode(session, ids, names)
-            return outputs, dot_topk(outputs[0], self._rows, k, exclude=exclude, backend="cpu")
+            return outputs, dot_topk(outputs[0], self.rows, k, exclude=exclude, backend="cpu")
         rows = min(ROWS_TOGETHER, _power_of_two(len(ids)))
         parts = [
             self._recommend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 from tierline_edge.session import PROVIDERS, Session
 from tierline_kernels import RowwiseInt8, default_backend, dot_topk, embedding_lookup
 from tierline_kernels.operations import TopK
+from tierline_serving.boosted import Lists
 from tierline_serving.bundle import Bundle
+from tierline_serving.neighbours import NeighbourTable
 
 if TYPE_CHECKING:
     from tierline_edge.device import DeviceItems
 
+__all__ = ["QUERIES_TOGETHER", "ItemTable", "Lists", "open_items", "open_neighbours", "part_of"]
+
 log = logging.getLogger("tierline.edge")
 
-# Ids to exclude: flat, and where each row's list starts, [B + 1].
-Lists = tuple[NDArray[np.int64], NDArray[np.int64]]
 # Float tables meet this many queries a product or fewer, never more: the kernels then score each
 # query by itself, so that a recommendation does not depend on who else asked in the same batch.
 QUERIES_TOGETHER = 8
@@ -38,6 +41,20 @@ def open_items(bundle: Bundle, name: str, session: Session) -> ItemTable | Devic
         session.share_stream(found.driver.stream_handle)
     log.info("bundle %s: kernels run on %s, %s", bundle.id, found.backend, session.provider)
     return found
+
+
+def open_neighbours(bundle: Bundle) -> NeighbourTable | None:
+    """The items' neighbours, or None where scores are the network's alone. Copied into memory as
+    the item rows are, and for the same reason."""
+    table = bundle.neighbours()
+    if table is None or bundle.is_private:
+        return table
+    return replace(
+        table,
+        ids=np.array(table.ids),
+        codes=np.array(table.codes),
+        levels=np.array(table.levels),
+    )
 
 
 def part_of(exclude: Lists, low: int, count: int) -> Lists:

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from tierline import BundleRefused, ModelFailed
 from tierline.wire import CANDIDATE_IDS, ScoreReply, ScoreRequest
-from tierline_edge.embeddings import ItemTable, Lists, open_items
+from tierline_edge.embeddings import ItemTable, Lists, open_items, open_neighbours
 from tierline_edge.info import describe
 from tierline_edge.session import Session
+from tierline_kernels.operations import TopK
+from tierline_serving.boosted import left_out, with_boosted
 from tierline_serving.bundle import Bundle
-from tierline_serving.manifest import SequenceSpec
+from tierline_serving.neighbours import Boosts
 from tierline_serving.requests import HISTORY, SequenceRequests
+from tierline_serving.sequence_spec import SequenceSpec
 
 Best = tuple[NDArray[np.float32], NDArray[np.int64]]  # scores and ids, best first
 
@@ -30,6 +33,7 @@ class SequenceScorer:
             raise BundleRefused(f"bundle {bundle.id}: sequence.table names no item table")
         self._requests = SequenceRequests(spec)
         self._table = open_items(bundle, spec.table, session)
+        self._neighbours = open_neighbours(bundle)
         self._session = session
         self._bundle = bundle
         head = bundle.manifest.uncertainty
@@ -59,15 +63,21 @@ class SequenceScorer:
         ]
         rows = self._table.look_up(np.concatenate((self._for_host(ids), *wanted)))
         start = len(self._for_host(ids))
-        hidden, doubts, catalogue = self._meet(requests, ids, rows[:start])
+        boosts = None
+        if self._neighbours is not None:
+            boosts = self._neighbours.boosts([request.query[HISTORY] for request in requests])
+        hidden, doubts, catalogue = self._meet(requests, ids, rows[:start], boosts)
         replies = []
         for row, request in enumerate(requests):
             items = None
             if request.candidates is None:
                 scores, items = catalogue[row]
             else:
-                stop = start + len(request.candidates[CANDIDATE_IDS])
+                candidates = request.candidates[CANDIDATE_IDS]
+                stop = start + len(candidates)
                 scores = _products(rows[start:stop], hidden[row])
+                if boosts is not None:
+                    scores += boosts.at(row, candidates)
                 start = stop
             replies.append(
                 ScoreReply(
@@ -123,28 +133,35 @@ class SequenceScorer:
         )
 
     def _meet(
-        self, requests: Sequence[ScoreRequest], ids: NDArray[np.int64], rows: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], list[float | None], dict[int, Best]]:
+        self, requests: Sequence[ScoreRequest], ids: NDArray[np.int64], rows: NDArray[np.float32],
+        boosts: Boosts | None,
+    ) -> tuple[NDArray[np.float32], list[float | None], dict[int, Best]]:  # fmt: skip
         """States and uncertainties of all, and for each request without candidates its best items,
         its history and padding left out. On a device one plan answers all three."""
         asked = [i for i, request in enumerate(requests) if request.candidates is None]
-        most = max((requests[i].k or 1 for i in asked), default=0)
         if not asked:
             return *self._encode(ids, rows), {}
+        wanted = [requests[i] for i in asked]
+        most = max(request.k or 1 for request in wanted)
+        seen = _seen(wanted, len(wanted))
+        near = boosts if boosts is None or len(asked) == len(requests) else boosts.take(asked)
         if isinstance(self._table, ItemTable):
             hidden, doubts = self._encode(ids, rows)
-            wanted = [requests[i] for i in asked]
-            found = self._table.best(hidden[asked], most, _seen(wanted, len(wanted)))
-            places: Sequence[int] = range(len(asked))
+            barred = seen if near is None else left_out(seen, near)
+            found = self._table.best(hidden[asked], most, barred)
         else:
-            outputs, found = self._table.recommend(
-                self._session, ids, self._outputs, most, _seen(requests, len(ids))
+            every = _seen(requests, len(ids))
+            barred = every if boosts is None else left_out(every, boosts)
+            outputs, answered = self._table.recommend(
+                self._session, ids, self._outputs, most, barred
             )
             hidden, doubts = self._checked(outputs, len(ids))
-            places = asked
+            found = TopK(answered.values[asked], answered.indices[asked])
+        if near is not None:
+            found = with_boosted(found, hidden[asked], self._table.rows, near, seen)
         best = {
             row: (found.values[i, : requests[row].k], found.indices[i, : requests[row].k])
-            for i, row in zip(places, asked, strict=True)
+            for i, row in enumerate(asked)
         }
         return hidden, doubts, best
 

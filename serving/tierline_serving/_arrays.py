@@ -1,4 +1,4 @@
-"""A bundle's tables and prior: mapped read-only, and checked against the manifest."""
+"""A bundle's tables, neighbours and prior: mapped read-only, and checked against the manifest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from tierline import BundleRefused
 from tierline_serving.manifest import Manifest, TableFiles
+from tierline_serving.neighbours import LEVELS, NeighbourTable, starts_of
+from tierline_serving.sequence_spec import SequenceSpec
 
 Array = NDArray[np.generic]
 
@@ -62,6 +64,30 @@ def read_table(folder: Path, name: str, files: TableFiles) -> TableArrays:
     )
 
 
+def read_neighbours(folder: Path, sequence: SequenceSpec) -> NeighbourTable:
+    """Map the neighbours' files into memory. Raises BundleRefused for what is no such table."""
+    spec, where = sequence.neighbours, "sequence.neighbours"
+    assert spec is not None
+    counts, ids, codes, levels = (_map(folder, path) for path in spec.paths())
+    _expect(where, spec.counts, counts, ("uint8",), (sequence.items + 1,))
+    _expect(where, spec.ids, ids, ("uint16", "uint32"), (None,))
+    _expect(where, spec.codes, codes, ("uint8",), (None,))
+    _expect(where, spec.levels, levels, ("float32",), (LEVELS,))
+    try:
+        return NeighbourTable(
+            starts=starts_of(counts.astype(np.uint8, copy=False)),
+            ids=ids,
+            codes=codes.astype(np.uint8, copy=False),
+            levels=levels.astype(np.float32, copy=False),
+            weight=spec.weight,
+            decay=spec.decay,
+            window=spec.window,
+            floor=spec.floor,
+        )
+    except ValueError as error:
+        raise BundleRefused(f"{where}: {error}") from error
+
+
 def read_prior(folder: Path, manifest: Manifest) -> NDArray[np.float32]:
     """Map the prior into memory. Raises BundleRefused when it is no score per item."""
     assert manifest.prior is not None
@@ -77,7 +103,7 @@ def read_prior(folder: Path, manifest: Manifest) -> NDArray[np.float32]:
 
 
 def check_arrays(folder: Path, manifest: Manifest) -> None:
-    """Check every table and the prior. Raises BundleRefused."""
+    """Check every table, the neighbours and the prior. Raises BundleRefused."""
     for name, files in manifest.tables.items():
         table = read_table(folder, name, files)
         for part, array in (("scales", table.scales), ("biases", table.biases)):
@@ -91,6 +117,8 @@ def check_arrays(folder: Path, manifest: Manifest) -> None:
                     f"table {name} has shape {list(table.shape)}, the manifest's sequence says "
                     f"{list(expected)}: items + 1 rows of dim"
                 )
+    if manifest.sequence is not None and manifest.sequence.neighbours is not None:
+        read_neighbours(folder, manifest.sequence)
     if manifest.prior is not None:
         read_prior(folder, manifest)
 

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierline import BundleRefused, ConfigurationError
-from tierline_serving._arrays import TableArrays, check_arrays, read_prior, read_table
+from tierline_serving._arrays import (
+    TableArrays,
+    check_arrays,
+    read_neighbours,
+    read_prior,
+    read_table,
+)
 from tierline_serving._durable import (
     copy_new,
     move_folder,
@@ -30,6 +36,7 @@ from tierline_serving.manifest import (
     Manifest,
     read_listed_path,
 )
+from tierline_serving.neighbours import NeighbourTable
 from tierline_serving.signing import MAX_SIGNATURE_BYTES, Signer, Trust
 
 __all__ = [
@@ -87,6 +94,13 @@ class Bundle:
         if name not in self.manifest.tables:
             raise ConfigurationError(f"bundle {self.id} has no table {name!r}")
         return read_table(self.path, name, self.manifest.tables[name])
+
+    def neighbours(self) -> NeighbourTable | None:
+        """What the last events' neighbours add to the scores of kind sequence, or None."""
+        sequence = self.manifest.sequence
+        if sequence is None or sequence.neighbours is None:
+            return None
+        return read_neighbours(self.path, sequence)
 
     def prior(self) -> NDArray[np.float32] | None:
         """A popularity score per item, float32[n_items + 1] and entry 0 −inf, or None."""

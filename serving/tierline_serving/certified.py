@@ -31,9 +31,13 @@ def subject_of(manifest: Manifest, *, cloud: str) -> Subject:
         name: {path: manifest.files[path].sha256 for path in table.paths()}
         for name, table in manifest.tables.items()
     }
-    shape = None
+    shape: list[object] | None = None
     if manifest.sequence is not None:
         shape = [manifest.sequence.items, manifest.sequence.max_history, manifest.sequence.dim]
+        near = manifest.sequence.neighbours
+        if near is not None:  # which goes without saying, as before there were any
+            shape.append([near.weight, near.decay, near.window, near.floor])
+            tables["neighbours of items"] = {p: manifest.files[p].sha256 for p in near.paths()}
     kinds = {name: table.codes is not None for name, table in manifest.tables.items()}
     return Subject(
         model=_digest([manifest.kind, runtime.engine, runtime.factory, entry, inputs, shape]),

@@ -30,13 +30,13 @@ from tierline_serving._fields import (
     text,
 )
 from tierline_serving.certified import read_certificate
+from tierline_serving.sequence_spec import SequenceSpec, read_sequence_spec
 from tierline_serving.text_spec import TextSpec, read_text_spec
 
 FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "manifest.sig"
 OPSETS: Final = (13, 25)  # what the pinned ONNX Runtime runs with per-axis quantisation, and knows
-MAX_ITEMS: Final = 2**31 - 2  # kernels index rows with int32, and row 0 is padding
 DTYPES: Final = (
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64"),
@@ -73,17 +73,6 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | str, ...]
     role: str | None = None  # inputs: "query" | "candidate"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SequenceSpec:
-    """Kind ``sequence``: items 1..``items``, histories of at most ``max_history``, rows of
-    ``dim``; ``table`` is None where the torch module holds its own embeddings."""
-
-    items: int
-    max_history: int
-    dim: int
-    table: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +158,9 @@ class Manifest:
         for table_name, table in self.tables.items():
             for path in table.paths():
                 yield f"tables.{table_name}", path
+        if self.sequence is not None and self.sequence.neighbours is not None:
+            for path in self.sequence.neighbours.paths():
+                yield "sequence.neighbours", path
         if self.prior is not None:
             yield "prior", self.prior
         if self.text is not None:
@@ -197,7 +189,7 @@ def _read_manifest(value: object) -> Manifest:
         runtime=fields.need("runtime", _read_runtime),
         inputs=fields.maybe("inputs", array_of(_read_tensor)) or (),
         outputs=fields.maybe("outputs", array_of(_read_tensor)) or (),
-        sequence=fields.maybe("sequence", _read_sequence),
+        sequence=fields.maybe("sequence", read_sequence_spec),
         text=fields.maybe("text", read_text_spec),
         tables=fields.maybe("tables", map_of(name, _read_table)) or {},
         uncertainty=fields.maybe("uncertainty", _read_uncertainty),
@@ -257,18 +249,6 @@ def _read_tensor(value: object, path: str) -> TensorSpec:
         dtype=fields.need("dtype", one_of(DTYPES)),
         shape=fields.need("shape", array_of(_axis)),
         role=fields.maybe("role", one_of(("query", "candidate"))),
-    )
-    fields.finish()
-    return spec
-
-
-def _read_sequence(value: object, path: str) -> SequenceSpec:
-    fields = Fields(value, path)
-    spec = SequenceSpec(
-        items=fields.need("items", integer(1, MAX_ITEMS)),
-        max_history=fields.need("max_history", integer(1, 2**20)),
-        dim=fields.need("dim", integer(1, 2**20)),
-        table=fields.maybe("table", name),
     )
     fields.finish()
     return spec
@@ -354,6 +334,8 @@ def _check_kind(manifest: Manifest) -> None:
             _wrong("sequence.table", "missing; engine onnx needs the item table")
         if sequence.table is not None and sequence.table not in manifest.tables:
             _wrong("sequence.table", f"names {show(sequence.table)}, which tables does not hold")
+        if sequence.neighbours is not None and manifest.runtime.engine != "onnx":
+            _wrong("sequence.neighbours", "is for engine onnx; a torch module has its own")
         return
     if sequence is not None:
         _wrong("sequence", f"is for kind sequence; this is kind {manifest.kind}")

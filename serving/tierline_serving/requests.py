@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tierline import BadRequest, BundleRefused
 from tierline.wire import CANDIDATE_IDS, ScoreRequest
-from tierline_serving.manifest import Manifest, SequenceSpec, TensorSpec
+from tierline_serving.manifest import Manifest, TensorSpec
+from tierline_serving.sequence_spec import SequenceSpec
 
 HISTORY = "history"
 MAX_K = 10_000  # beyond it a recommendation is an export, not an answer

@@ -34,6 +34,20 @@ def int8_sequence(tmp_path_factory: pytest.TempPathFactory) -> EdgeScorer:
 
 
 @pytest.fixture(scope="session")
+def boosted(tmp_path_factory: pytest.TempPathFactory) -> EdgeScorer:
+    """A scorer of a float32 table whose items have neighbours."""
+    folder = tmp_path_factory.mktemp("boosted")
+    return load_scorer(tiny_bundles.write_sequence(folder, neighbours=True), threads=1)
+
+
+@pytest.fixture(scope="session")
+def int8_boosted(tmp_path_factory: pytest.TempPathFactory) -> EdgeScorer:
+    """The same with a row-wise int8 table."""
+    folder = tmp_path_factory.mktemp("int8-boosted")
+    return load_scorer(tiny_bundles.write_sequence(folder, int8=True, neighbours=True), threads=1)
+
+
+@pytest.fixture(scope="session")
 def tensor_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundles.write_tensor(tmp_path_factory.mktemp("tensor"))
 

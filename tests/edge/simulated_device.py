@@ -138,7 +138,7 @@ def ask(history: list[int], k: int | None = None, wanted: list[int] | None = Non
 def test_a_scorer_on_a_device_recommends_what_one_on_the_host_does(
     int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = tiny_bundles.write_sequence(tmp_path, int8=int8)
+    bundle = tiny_bundles.write_sequence(tmp_path, int8=int8, neighbours=True)
     encoder = tiny_bundles.encoder()
     monkeypatch.setattr(sequence, "PROBES", 2)  # a simulated thread is one of Python's
     session = AddressedSession(encoder)

@@ -13,10 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tierline_kernels import dequantize_rows, quantize_rows
 from tierline_serving.bundle import Bundle, write_bundle
+from tierline_serving.neighbours import LEVELS, NeighbourTable, starts_of
 from tierline_serving.signing import Signer
 
 ITEMS, HISTORY, DIM, FEATURES = 40, 6, 8, 4
 OPSET, IR = 18, 9
+NEAR_FILES = ("counts", "ids", "codes", "levels")
+NEAR: Any = {"weight": 0.7, "decay": 0.6, "window": 5, "floor": 1e-3}
 
 Floats = NDArray[np.float32]
 
@@ -103,6 +106,7 @@ def write_sequence(
     folder: Path,
     *,
     int8: bool = False,
+    neighbours: bool = False,
     signer: Signer | None = None,
     model: bytes | None = None,
     files: Mapping[str, bytes] | None = None,
@@ -116,6 +120,12 @@ def write_sequence(
         listed = {"codes": "items.codes.npy", "scales": "items.scales.npy"}
     else:
         arrays, listed = {"items.npy": npy(rows)}, {"values": "items.npy"}
+    sequence: dict[str, object] = {"items": ITEMS, "max_history": HISTORY, "dim": DIM}
+    if neighbours:
+        near = neighbour_table()
+        names = {name: f"near.{name}.npy" for name in NEAR_FILES}
+        arrays |= {path: npy(getattr(near, name)) for name, path in names.items()}
+        sequence["neighbours"] = {**names, **NEAR}
     prior = np.concatenate(([-np.inf], np.linspace(1, 0, ITEMS))).astype(np.float32)
     manifest: dict[str, object] = {
         **_about("ranker", "sequence"),
@@ -124,7 +134,7 @@ def write_sequence(
             _tensor("mask", ["requests", HISTORY], "query"),
         ],
         "outputs": [_tensor("hidden", ["requests", DIM]), _tensor("uncertainty", ["requests"])],
-        "sequence": {"items": ITEMS, "max_history": HISTORY, "dim": DIM, "table": "items"},
+        "sequence": {**sequence, "table": "items"},
         "tables": {"items": listed},
         "prior": "prior.npy",
         **changes,
@@ -145,6 +155,29 @@ def write_tensor(folder: Path, *, model: bytes | None = None, **changes: object)
         **changes,
     }
     return write_bundle({"model.onnx": model or ranker()}, manifest, folder)
+
+
+def neighbour_table() -> NeighbourTable:
+    """Up to three neighbours of every item: what ``write_sequence(neighbours=True)`` packs."""
+    dice = np.random.default_rng(3)
+    counts = dice.integers(0, 4, ITEMS + 1).astype(np.uint8)
+    counts[0] = 0
+    pairs = int(counts.sum())
+    return NeighbourTable(
+        starts=starts_of(counts),
+        ids=dice.integers(1, ITEMS + 1, pairs).astype(np.uint16),
+        codes=dice.integers(0, LEVELS, pairs).astype(np.uint8),
+        levels=np.linspace(0.01, 1, LEVELS, dtype=np.float32),
+        **NEAR,
+    )
+
+
+def gains(history: list[int]) -> Floats:
+    """What the neighbours add to every item's score for one history: float32 [ITEMS + 1]."""
+    found = np.zeros((1, ITEMS + 1), np.float32)
+    neighbour_table().boosts([np.array(history, np.int64)]).add_to(found)
+    added: Floats = found[0]
+    return added
 
 
 def expected_state(history: NDArray[np.int64], rows: Floats) -> tuple[Floats, float]:

@@ -16,8 +16,8 @@ from tierline_cloud.models.blend import ARCHITECTURES, CloudModel
 from tierline_cloud.serve.info import describe
 from tierline_kernels import dot_topk
 from tierline_serving.bundle import Bundle
-from tierline_serving.manifest import SequenceSpec
 from tierline_serving.requests import HISTORY, SequenceRequests
+from tierline_serving.sequence_spec import SequenceSpec
 
 # Histories are encoded four at a time, the last chunk filled with empty ones: torch sums in an
 # order that depends on how many rows a product has (measured: up to 8e-7 of a state), and a

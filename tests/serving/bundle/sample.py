@@ -73,7 +73,22 @@ def sequence_manifest(version: str = "1") -> dict[str, object]:
         "runtime": {"engine": "onnx", "entry": MODEL, "opset": 18, "precision": "int8-static"},
         "inputs": [{"name": "embedded", "dtype": "float32", "shape": embedded, "role": "query"}],
         "outputs": [{"name": "hidden", "dtype": "float32", "shape": ["requests", DIM]}],
-        "sequence": {"items": ITEMS, "max_history": MAX_HISTORY, "dim": DIM, "table": "items"},
+        "sequence": {
+            "items": ITEMS,
+            "max_history": MAX_HISTORY,
+            "dim": DIM,
+            "table": "items",
+            "neighbours": {
+                "counts": "near/counts.npy",
+                "ids": "near/ids.npy",
+                "codes": "near/codes.npy",
+                "levels": "near/levels.npy",
+                "weight": 0.9,
+                "decay": 0.6,
+                "window": 20,
+                "floor": 1e-3,
+            },
+        },
         "tables": {
             "items": {
                 "codes": "tables/codes.npy",
@@ -106,6 +121,16 @@ def golden_pairs() -> tuple[list[ScoreRequest], list[ScoreReply]]:
     return requests, replies
 
 
+def neighbours() -> dict[str, NDArray[np.generic]]:
+    """The neighbours of every item, as a bundle stores them."""
+    return {
+        "counts": np.array([0, 2, 1, 0, 3, 1, 2], np.uint8),
+        "ids": np.array([2, 3, 1, 1, 2, 6, 4, 1, 5], np.uint16),
+        "codes": np.array([9, 200, 255, 0, 1, 2, 3, 40, 50], np.uint8),
+        "levels": np.linspace(0.1, 2, 256, dtype=np.float32),
+    }
+
+
 def sequence_files() -> dict[str, Path | bytes]:
     """The files of the sequence bundle."""
     rng = np.random.default_rng(7)
@@ -118,6 +143,7 @@ def sequence_files() -> dict[str, Path | bytes]:
         "tables/codes.npy": npy(codes),
         "tables/scales.npy": npy(rng.random(ITEMS + 1).astype(np.float32)),
         "tables/biases.npy": npy(rng.random(ITEMS + 1).astype(np.float32)),
+        **{f"near/{name}.npy": npy(array) for name, array in neighbours().items()},
         "prior.npy": npy(prior),
         "golden.req": pack_requests(requests),
         "golden.rep": pack_replies(replies),

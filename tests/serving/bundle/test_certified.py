@@ -57,6 +57,21 @@ def test_another_graph_voids_it() -> None:
     assert _reasons(manifest) == ("model changed since calibration",)
 
 
+@pytest.mark.parametrize("file", [f"near/{name}.npy" for name in sample.neighbours()])
+def test_other_neighbours_void_it(file: str) -> None:
+    manifest = _certified()
+    manifest["files"][file]["sha256"] = "1" * 64
+    assert _reasons(manifest) == ("catalogue changed since calibration",)
+
+
+def test_neighbours_that_say_more_void_it_and_so_do_none() -> None:
+    manifest = _certified()
+    manifest["sequence"]["neighbours"]["weight"] = 1.5
+    assert _reasons(manifest) == ("model changed since calibration",)
+    del manifest["sequence"]["neighbours"]
+    assert len(_reasons(manifest)) == 2
+
+
 def test_other_items_void_it() -> None:
     manifest = _certified()
     manifest["files"]["tables/codes.npy"]["sha256"] = "1" * 64

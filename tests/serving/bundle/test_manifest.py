@@ -144,6 +144,27 @@ def test_a_path_that_may_lead_out_is_refused(path: str) -> None:
         (("sequence", "table"), "users", "manifest.sequence.table: names 'users'"),
         (("sequence", "table"), None, "manifest.sequence.table: missing"),
         (("sequence",), None, "manifest.sequence: missing"),
+        (("sequence", "neighbours", "ids"), None, "manifest.sequence.neighbours.ids: missing"),
+        (
+            ("sequence", "neighbours", "codes"),
+            "no.npy",
+            "manifest.sequence.neighbours: points to 'no.npy'",
+        ),
+        (
+            ("sequence", "neighbours", "window"),
+            0,
+            "manifest.sequence.neighbours.window: expected an integer",
+        ),
+        (
+            ("sequence", "neighbours", "floor"),
+            0.0,
+            "manifest.sequence.neighbours.floor: expected a fin",
+        ),
+        (
+            ("sequence", "neighbours", "weight"),
+            -1.0,
+            "manifest.sequence.neighbours.weight: expected a fin",
+        ),
         (("inputs", 0, "dtype"), "object", "manifest.inputs[0].dtype: expected one of"),
         (("inputs", 0, "shape", 1), -1, "manifest.inputs[0].shape[1]: expected an integer"),
         (("tables", "items", "codes"), None, "manifest.tables.items: expected either values"),
