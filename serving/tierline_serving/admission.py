@@ -33,7 +33,8 @@ DEFAULT_RETRY_AFTER: Final = 0.05  # said before the model is warm
 STRETCH_MOST: Final = 10.0  # more is a stop of the whole process, not its pace
 _STRETCH_WEIGHT: Final = 0.05
 SHEDDABLE_SHARE: Final = 0.5  # of the time left: work that may be shed leaves room for other work
-STANDING_AFTER: Final = 0.1  # seconds: a queue that was never empty for so long is no burst
+STANDING_AFTER: Final = 0.1  # seconds: a queue that was never empty for so long is no burst,
+STANDING_BATCHES: Final = 8  # nor is one that has outlasted so many batches, where they take longer
 STANDING_SHARE: Final = 0.5  # of the time left that a standing queue may take
 AMPLE: Final = 0.1  # of the time left: what takes no more at the dearest rate is in time
 _FADES: Final = 0.99  # weight of one request's bytes a row against the next one's
@@ -121,6 +122,7 @@ class Admission:
         self.batch_rows = max_batch_rows  # how many rows the queue's batches have, as they go
         self.costs = CostModel()
         self._observed_at = float("-inf")
+        self._last_took = 0.0  # seconds of the last batch
         self._slower = HICCUP  # how many times slower than expected the last batch was, or HICCUP
         self.stretch = 1.0  # seconds of the clock a second of scoring takes while work is queued
         self._queued_since: float | None = None  # since when nobody found the queue empty
@@ -146,7 +148,7 @@ class Admission:
             seconds = expected * min(slower, self._slower)
             self._slower = max(slower, HICCUP)
         self.costs.add(rows, seconds)
-        self._observed_at = now
+        self._observed_at, self._last_took = now, seconds
 
     def learn_size(self, rows: int, size: int) -> None:
         """A request of ``size`` bytes turned out to have ``rows`` rows."""
@@ -179,9 +181,9 @@ class Admission:
         last batch is STALE_AFTER old admits whatever the model says, or one slow spell would refuse
         everybody for ever: with nothing admitted there is nothing to learn from.
 
-        A queue that stands (STANDING_AFTER) wins no throughput by being long: it is kept to half
-        of the callers' time, so that what cannot be predicted makes nobody late, and who is
-        refused learns it while there is time to ask elsewhere.
+        A queue that stands (STANDING_AFTER, STANDING_BATCHES) wins no throughput by being long: it
+        is kept to half of the callers' time, so that what cannot be predicted makes nobody late,
+        and who is refused learns it while there is time to ask elsewhere.
         """
         if not deadline_at > now:
             return _PASSED
@@ -223,7 +225,8 @@ class Admission:
             return False
         if self._queued_since is None:
             self._queued_since = now
-        return now - self._queued_since > STANDING_AFTER
+        burst = max(STANDING_AFTER, STANDING_BATCHES * self._last_took)
+        return now - self._queued_since > burst
 
     def emptied(self) -> None:
         """Nothing is queued any more."""

@@ -49,6 +49,26 @@ def test_a_request_that_can_meet_its_deadline_is_admitted() -> None:
     assert decision.verdict is Verdict.ADMIT
 
 
+@pytest.mark.parametrize(("took", "burst"), [(0.001, 0.1), (0.05, 0.4)])
+def test_a_queue_stands_when_it_has_outlasted_a_burst_of_eight_batches(
+    took: float, burst: float
+) -> None:
+    """Until then it may take all of the callers' time, from then on half of it."""
+    admission = Admission(1)
+    for _ in range(WARM_AFTER):
+        admission.observe(1, took, now=0.0)
+
+    def is_admitted(now: float) -> bool:
+        backlog = Backlog(queued_rows=5)
+        return admission.decide(1, now + 8 * took, backlog, now).verdict is Verdict.ADMIT
+
+    assert is_admitted(1.0)
+    assert is_admitted(0.999 + burst)
+    assert not is_admitted(1.001 + burst)
+    admission.emptied()
+    assert is_admitted(1.1 + burst)
+
+
 def test_nobody_is_refused_before_the_fit_is_warm() -> None:
     admission = Admission(1000)
     for _ in range(WARM_AFTER - 1):
