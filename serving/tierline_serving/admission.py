@@ -125,7 +125,8 @@ class Admission:
         self._last_took = 0.0  # seconds of the last batch
         self._slower = HICCUP  # how many times slower than expected the last batch was, or HICCUP
         self.stretch = 1.0  # seconds of the clock a second of scoring takes while work is queued
-        self._queued_since: float | None = None  # since when nobody found the queue empty
+        # By class: since when nobody of it has found nothing queued before him.
+        self._queued_since: dict[str, float] = {}
         self._rows = self._bytes = 0.0  # of the requests that came, decayed
 
     @property
@@ -194,14 +195,14 @@ class Admission:
             before = queued
         dearest = (before + running + rows) * self.costs.dearest_row * self.stretch
         if dearest < AMPLE * min(deadline_at - now, self._max_queue_seconds):
-            if not queued and not running:
-                self._queued_since = None
+            if not before:
+                self._queued_since.pop(criticality, None)
             return _ADMIT  # most calls: nothing has to be predicted for them
         running_left = 0.0 if backlog.is_empty else self._running(backlog, now)
         # A newcomer shares the last queued batch when it fits, so it pays the fixed cost only once.
         finish = now + running_left + self._queued(before + rows) + MARGIN
         share = SHEDDABLE_SHARE if criticality == Criticality.SHEDDABLE else 1.0
-        if self._stands(backlog, now):
+        if self._stands(criticality, before, now):
             share *= STANDING_SHARE
         if share != 1.0:
             deadline_at = now + (deadline_at - now) * share
@@ -219,18 +220,17 @@ class Admission:
         """Seconds until the present backlog is through: what a full queue answers."""
         return self.expected_wait(backlog, now) if self.is_warm else DEFAULT_RETRY_AFTER
 
-    def _stands(self, backlog: Backlog, now: float) -> bool:
-        if backlog.is_empty:
-            self._queued_since = None
+    def _stands(self, criticality: str, before: int, now: float) -> bool:
+        """Whether what is queued before this class is no burst any more."""
+        if not before:
+            self._queued_since.pop(criticality, None)
             return False
-        if self._queued_since is None:
-            self._queued_since = now
-        burst = max(STANDING_AFTER, STANDING_BATCHES * self._last_took)
-        return now - self._queued_since > burst
+        since = self._queued_since.setdefault(criticality, now)
+        return now - since > max(STANDING_AFTER, STANDING_BATCHES * self._last_took)
 
     def emptied(self) -> None:
         """Nothing is queued any more."""
-        self._queued_since = None
+        self._queued_since.clear()
 
     def _running(self, backlog: Backlog, now: float) -> float:
         if not backlog.running_rows:

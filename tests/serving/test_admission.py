@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierline import Criticality
 from tierline_serving.admission import MARGIN, STALE_AFTER, WARM_AFTER, Admission, Backlog, Verdict
 
 PER_ROW, FIXED = 0.0001, 0.002
@@ -67,6 +68,21 @@ def test_a_queue_stands_when_it_has_outlasted_a_burst_of_eight_batches(
     assert not is_admitted(1.001 + burst)
     admission.emptied()
     assert is_admitted(1.1 + burst)
+
+
+def test_a_queue_that_stands_for_one_class_need_not_stand_for_those_above_it() -> None:
+    admission = Admission(1)
+    for _ in range(WARM_AFTER):
+        admission.observe(1, 0.001, now=0.0)
+    backlog = Backlog(queued_rows=9)
+
+    def is_admitted(now: float, criticality: Criticality, before: int) -> bool:
+        asked = (1, now + 0.012, backlog, now, criticality, before)
+        return admission.decide(*asked).verdict is Verdict.ADMIT
+
+    for now in (1.0, 1.2):
+        assert is_admitted(now, Criticality.DEFAULT, 9) is (now == 1.0)
+        assert is_admitted(now, Criticality.CRITICAL, 8 if now == 1.2 else 0)
 
 
 def test_nobody_is_refused_before_the_fit_is_warm() -> None:
