@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 
+from tierline._config import Criticality
+
+# The part of a tier's budget that each kind of call may use up: in an overload what may be shed is
+# refused most, and would leave the others without a second attempt.
+SHARES = {Criticality.CRITICAL: 1.0, Criticality.DEFAULT: 1.0, Criticality.SHEDDABLE: 0.5}
 BROKE = 0.1  # seconds after a refusal in which nobody counts on a further attempt
 
 
@@ -63,13 +68,13 @@ class WindowedBudget:
         earned = self._ratio * self._calls.total(now) + self._floor * WindowCount.SECONDS
         return earned + self._burst
 
-    def balance(self, now: float) -> float:
-        """How much may be spent now."""
-        return self.capacity(now) - self._spent.total(now)
+    def balance(self, now: float, share: float = 1.0) -> float:
+        """How much may be spent now, by who may bring it to ``share`` of the whole."""
+        return share * self.capacity(now) - self._spent.total(now)
 
-    def withdraw(self, now: float) -> bool:
+    def withdraw(self, now: float, share: float = 1.0) -> bool:
         """Spend one if the balance allows it."""
-        if self.balance(now) < 1.0:
+        if self.balance(now, share) < 1.0:
             return False
         self._spent.add(now)
         return True
@@ -90,17 +95,19 @@ class TierBudget:
         self.broke_until = -math.inf  # till then nothing more can be expected of it
         self._extra = WindowCount()  # attempts beyond those, however they were paid for
 
-    def affords(self, now: float) -> bool:
+    def affords(self, now: float, share: float = 1.0) -> bool:
         """Whether ``withdraw`` would succeed."""
-        earned = self._earned.balance(now)
-        return earned >= 1.0 or self._floor.balance(now) + min(0.0, earned) >= 1.0
+        earned = self._earned.balance(now, share)
+        return earned >= 1.0 or self._floor.balance(now, share) + min(0.0, earned) >= 1.0
 
-    def withdraw(self, now: float) -> bool:
-        """Pay for one more attempt, if there is something to pay with."""
-        if not self.affords(now):
-            self.broke_until = now + BROKE
+    def withdraw(self, now: float, share: float = 1.0) -> bool:
+        """Pay for one more attempt, if there is something to pay with. Who may use a ``share`` of
+        it only leaves the rest to others."""
+        if not self.affords(now, share):
+            if share >= 1.0 or not self.affords(now):
+                self.broke_until = now + BROKE
             return False
-        if not self._earned.withdraw(now):
+        if not self._earned.withdraw(now, share):
             self._floor.withdraw(now)
         self._extra.add(now)
         return True

@@ -19,6 +19,7 @@ from tierline._config import Mode
 from tierline._core import escalation as escalating
 from tierline._core import lessons
 from tierline._core.breaker import CLOSED, Breaker, Permit
+from tierline._core.budgets import SHARES
 from tierline._core.call_state import SEQUENTIAL, CallState
 from tierline._core.certified import Shadow
 from tierline._core.commands import Command, StartAttempt, WakeAt
@@ -193,7 +194,7 @@ class ScoreCall(CallState):
     def _pays(self, kind: str, tier: TierState, now: float) -> bool:
         """A call's first attempt is free and its first escalation has its own budget; whatever
         comes after either draws on the tier's budget, a hedge on that of hedges too."""
-        budget = tier.budget
+        budget, share = tier.budget, SHARES[self._criticality]
         if self._started == 0:
             budget.requests.add(now)
             return True
@@ -202,13 +203,13 @@ class ScoreCall(CallState):
             budget.requests.add(now)
             return True
         if kind == "hedge":
-            affordable = budget.affords(now) and self._fleet.hedges.withdraw(now)
-            return affordable and budget.withdraw(now)
+            affordable = budget.affords(now, share) and self._fleet.hedges.withdraw(now)
+            return affordable and budget.withdraw(now, share)
         if isinstance(self._last_error, errors.ConnectFailed) and self._free < FREE_FAILOVERS:
             self._free += 1
             budget.let_through(now)
             return True
-        return budget.withdraw(now)
+        return budget.withdraw(now, share)
 
     def _permits(
         self, served: Served, now: float, lease: float
@@ -242,9 +243,10 @@ class ScoreCall(CallState):
         if self._started + 1 >= retry.attempts or now < tier.budget.broke_until:
             return False
         here = len(tier.endpoints) > 1 and len(self._tried[tier.name]) + 1 < retry.per_tier
-        if here and tier.budget.affords(now):
+        share = SHARES[self._criticality]
+        if here and tier.budget.affords(now, share):
             return True
-        return any(other.budget.affords(now) for other in self._route if other is not tier)
+        return any(other.budget.affords(now, share) for other in self._route if other is not tier)
 
     def _plan_hedge(self, tier: TierState, latencies: LatencyWindow, now: float) -> list[Command]:
         policy = self._fleet.config.hedge

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierline._config import Balancing, ClientConfig, Endpoint, Tier
-from tierline._core.budgets import TierBudget, WindowCount, WindowedBudget
+from tierline._config import Balancing, ClientConfig, Criticality, Endpoint, Tier
+from tierline._core.budgets import SHARES, TierBudget, WindowCount, WindowedBudget
 from tierline._core.estimators import SIZE, LatencyWindow, PeakEwma
 from tierline._core.fleet import Fleet, TierState
 
@@ -178,6 +178,32 @@ def test_what_was_spent_in_busier_times_is_held_against_the_floor_in_quiet_ones(
     assert not refreshed.affords(11.5)
     assert not refreshed.withdraw(11.5)
     assert refreshed.withdraw(21.0)
+
+
+@pytest.mark.parametrize(("ratio", "floor"), [(0.2, 0.0), (0.0, 1.0)])
+def test_what_may_be_shed_spends_half_of_a_budget_and_leaves_half_to_others(
+    ratio: float, floor: float
+) -> None:
+    budget = TierBudget(ratio, WindowedBudget(WindowCount(), ratio=0.0, floor=floor))
+    for _ in range(50):
+        budget.requests.add(0.0)
+    spent = {
+        kind: sum(budget.withdraw(0.5, SHARES[kind]) for _ in range(20))
+        for kind in (Criticality.SHEDDABLE, Criticality.DEFAULT)
+    }
+    assert spent == {Criticality.SHEDDABLE: 5, Criticality.DEFAULT: 5}
+
+
+def test_a_refusal_of_what_may_be_shed_says_nothing_of_what_others_can_expect() -> None:
+    budget = TierBudget(0.0, WindowedBudget(WindowCount(), ratio=0.0, floor=0.4))
+    assert budget.withdraw(0.5, 0.5)
+    assert budget.withdraw(0.5, 0.5)
+    assert not budget.withdraw(0.5, 0.5)
+    assert budget.broke_until < 0.5
+    assert budget.withdraw(0.5)
+    assert budget.withdraw(0.5)
+    assert not budget.withdraw(0.5)
+    assert budget.broke_until > 0.5
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 2), st.booleans()), max_size=300))
