@@ -228,9 +228,9 @@ class Admission:
         since = self._queued_since.setdefault(criticality, now)
         return now - since > max(STANDING_AFTER, STANDING_BATCHES * self._last_took)
 
-    def emptied(self) -> None:
-        """Nothing is queued any more."""
-        self._queued_since.clear()
+    def drained(self, criticality: str) -> None:
+        """Nothing is queued any more that a call of this class would wait for."""
+        self._queued_since.pop(criticality, None)
 
     def _running(self, backlog: Backlog, now: float) -> float:
         if not backlog.running_rows:

@@ -42,8 +42,27 @@ def test_one_hiccup_does_not_end_the_ramp_and_two_in_a_row_do() -> None:
     assert ramp.rate == FIRST
     assert ramp.step(FAST)
     assert ramp.step(SLOW)
-    assert not ramp.step(SLOW)
+    assert ramp.step(SLOW)
+    assert (ramp.rate, ramp.is_held) == (FIRST, True)
+    assert not ramp.step(FAST)
     assert ramp.carried == FIRST
+
+
+def test_what_was_carried_for_a_step_by_luck_is_not_what_the_fleet_holds() -> None:
+    ramp = Ramp(deadline=0.25)
+    while not ramp.is_held:
+        ramp.step(FAST if ramp.rate <= 1000.0 else SLOW)
+    while ramp.step(FAST if ramp.rate <= 600.0 else SLOW):
+        pass
+    assert 600.0 / FACTOR < ramp.carried <= 600.0
+
+
+def test_a_fleet_that_holds_not_even_the_first_rate_carries_nothing() -> None:
+    ramp = Ramp(deadline=0.25)
+    ramp.step(FAST)
+    while ramp.step(SLOW):
+        pass
+    assert ramp.carried == 0.0
 
 
 def test_degraded_and_unanswered_calls_are_nothing_that_a_fleet_carries() -> None:

@@ -66,7 +66,7 @@ def test_a_queue_stands_when_it_has_outlasted_a_burst_of_eight_batches(
     assert is_admitted(1.0)
     assert is_admitted(0.999 + burst)
     assert not is_admitted(1.001 + burst)
-    admission.emptied()
+    admission.drained(Criticality.DEFAULT)
     assert is_admitted(1.1 + burst)
 
 

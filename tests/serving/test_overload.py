@@ -109,12 +109,11 @@ class Node:
         batch = self.batcher.take(began, MOST)
         if batch is None or not batch.tickets:
             return
+        self.door.drained()
         seconds = FIXED + batch.rows * PER_ROW
         self.now += seconds
         self.door.admission.observe(batch.rows, seconds, self.now, follows=self.waited)
         self.waited = self.batcher.queued_requests > 0
-        if not self.waited:
-            self.door.admission.emptied()
         for pending in batch.tickets:
             self.now += ANSWER
             took = self.now - self.came.pop(pending)

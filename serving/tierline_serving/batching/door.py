@@ -5,7 +5,7 @@ from __future__ import annotations
 from tierline import CallError
 from tierline_serving.admission import Admission, Backlog, Verdict
 from tierline_serving.batching.batcher import Batcher
-from tierline_serving.batching.limits import Refusal
+from tierline_serving.batching.limits import YIELDS, Refusal
 from tierline_serving.batching.pending import Pending
 from tierline_serving.batching.refusing import decided, refused
 
@@ -23,6 +23,13 @@ class Door:
     def forget_costs(self) -> None:
         """Begin anew with what batches cost."""
         self.admission = self._new_admission()
+
+    def drained(self) -> None:
+        """A batch was drawn: whose queue that has emptied does not stand."""
+        for criticality in YIELDS:
+            if self._batcher.rows_before(criticality):
+                return  # and so it is for the classes below
+            self.admission.drained(criticality)
 
     def foresee(
         self, size: int, deadline_at: float, backlog: Backlog, now: float, criticality: str

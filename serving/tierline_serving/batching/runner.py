@@ -338,6 +338,7 @@ class Runner:
     def _take(self, now: float, most: int | None = None) -> Batch[Pending] | None:
         batch = self._batcher.take(now, most)
         if batch is not None:
+            self._door.drained()
             self._running, self._running_since = batch, now
         return batch
 
@@ -349,8 +350,6 @@ class Runner:
                 follows = self._was_waited_for
                 self._door.admission.observe(batch.rows, report.compute, ended, follows=follows)
             self._was_waited_for = self._batcher.queued_requests > 0
-            if not self._was_waited_for:
-                self._door.admission.emptied()
             backlog = Backlog(self._batcher.queued_rows)
             self._hint = self._door.admission.expected_wait(backlog, self._running_since)
         return outcomes, report
