@@ -19,12 +19,14 @@ from tierline_cloud.export import OPSET, EdgeSession, Floats
 from tierline_cloud.factory import Factory
 from tierline_cloud.ladder import known_ladder
 from tierline_cloud.models.blend import CloudModel
+from tierline_cloud.models.near import PARTS, gains_document, neighbours_file
 from tierline_cloud.models.sasrec import SASRec
 from tierline_cloud.temperatures import temperatures
-from tierline_kernels import RowwiseInt8, dot_topk
+from tierline_kernels import dot_topk
 from tierline_serving.bundle import Bundle, write_bundle
 from tierline_serving.golden import pack_replies, pack_requests
 from tierline_serving.manifest import utc_instant
+from tierline_serving.neighbours import NeighbourTable
 from tierline_serving.signing import Signer
 
 GOLDEN_USERS, GOLDEN_K, GOLDEN_CANDIDATES = 6, 10, 20
@@ -63,10 +65,7 @@ def _edge(
     session = EdgeSession(path, factory.rows)
     requests = golden_requests(factory, model)
     dim, length = factory.recipe.edge.dim, factory.recipe.max_history
-    replies = [
-        _edge_reply(request, session, factory.rows, table, length, threshold)
-        for request in requests
-    ]
+    replies = [_edge_reply(request, session, factory, threshold) for request in requests]
     manifest = {
         **shared,
         "tier": "edge",
@@ -81,7 +80,7 @@ def _edge(
             _tensor("mask", ["requests", length], role="query"),
         ],
         "outputs": [_tensor("hidden", ["requests", dim]), _tensor("uncertainty", ["requests"])],
-        "sequence": _sequence(factory, dim, table="items"),
+        "sequence": {**_sequence(factory, dim, table="items"), **_neighbours(factory.neighbours)},
         "tables": {"items": {"codes": "items.codes.npy", "scales": "items.scales.npy"}},
         "uncertainty": {"output": "uncertainty", "threshold": threshold},
         "golden": _golden(EDGE_TOLERANCE),
@@ -91,6 +90,7 @@ def _edge(
         "model.onnx": path,
         "items.codes.npy": _npy(table.codes),
         "items.scales.npy": _npy(table.scales),
+        **_neighbour_files(factory.neighbours),
         **_shared_files(factory, requests, replies),
     }
     certified = with_certificate(manifest, files, factory=factory, cloud=cloud)
@@ -168,25 +168,25 @@ def golden_requests(factory: Factory, model: str) -> list[ScoreRequest]:
 
 
 def _edge_reply(
-    request: ScoreRequest,
-    session: EdgeSession,
-    rows: Floats,
-    table: RowwiseInt8,
-    length: int,
-    threshold: float,
+    request: ScoreRequest, session: EdgeSession, factory: Factory, threshold: float
 ) -> ScoreReply:
     """What an edge node must answer to a golden request."""
     history = request.query["history"].astype(np.int64)
-    outputs = session.run(_padded(history, length))
+    outputs = session.run(_padded(history, factory.recipe.max_history))
+    gains = np.zeros((1, len(factory.rows)), np.float32)
+    if factory.neighbours is not None:
+        factory.neighbours.boosts([history]).add_to(gains)
     items: Ids | None = None
     if request.candidates is None:
         seen, offsets = np.append(history, 0), np.array([0, history.size + 1], np.int64)
         found = dot_topk(
-            outputs.hidden, table, GOLDEN_K, exclude=(seen, offsets), backend="reference"
-        )
+            outputs.hidden, factory.table, GOLDEN_K, boost=gains[0], exclude=(seen, offsets),
+            backend="reference",
+        )  # fmt: skip
         scores, items = found.values[0], found.indices[0]
     else:
-        scores = rows[request.candidates["id"].astype(np.int64)] @ outputs.hidden[0]
+        wanted = request.candidates["id"].astype(np.int64)
+        scores = factory.rows[wanted] @ outputs.hidden[0] + gains[0, wanted]
     doubt = float(outputs.uncertainty[0])
     return _reply(request.model, scores, items, doubt, threshold)
 
@@ -258,6 +258,19 @@ def _sequence(factory: Factory, dim: int, *, table: str | None) -> dict[str, obj
         "dim": dim,
     }
     return spec if table is None else {**spec, "table": table}
+
+
+def _neighbours(found: NeighbourTable | None) -> dict[str, object]:
+    if found is None:
+        return {}
+    names = {part: neighbours_file(Path(), part).name for part in PARTS}
+    return {"neighbours": {**names, **gains_document(found)}}
+
+
+def _neighbour_files(found: NeighbourTable | None) -> dict[str, Path | bytes]:
+    if found is None:
+        return {}
+    return {neighbours_file(Path(), part).name: _npy(getattr(found, part)) for part in PARTS}
 
 
 def _tensor(name: str, shape: list[str | int], *, role: str | None = None) -> dict[str, object]:

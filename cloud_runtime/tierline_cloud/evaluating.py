@@ -48,6 +48,7 @@ from tierline_cloud.export import EdgeSession
 from tierline_cloud.factory import served_states
 from tierline_cloud.loading import item_table, load_cloud, sequence_of
 from tierline_cloud.models.blend import blended
+from tierline_cloud.models.near import boosted
 from tierline_cloud.training.loop import hidden_states
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.certified import chances_of
@@ -153,7 +154,8 @@ def serve(options: EvaluateOptions) -> Served:
     rows = item_table(edge)
     session = EdgeSession(edge.model_bytes(), rows, threads=options.threads)
     outputs = session.run(pad_left(histories, sequence_of(edge).max_history))
-    edge_scores = factor_scores(served_states(outputs.hidden), rows)
+    products = factor_scores(served_states(outputs.hidden), rows)
+    edge_scores = boosted(products, histories, edge.neighbours())
     model = load_cloud(cloud)
     states = hidden_states(model.network, histories)
     cloud_scores = blended(states, model.table, histories, model.neighbours)
@@ -258,12 +260,15 @@ def _temperatures(served: Served, users: Ids) -> dict[str, Any]:
 
 def _sizes(bundle: Bundle) -> dict[str, int]:
     """Bytes by what they are for."""
-    parts = {"model": 0, "tables": 0, "other": 0}
-    entry = bundle.manifest.runtime.entry
-    tables = {path for table in bundle.manifest.tables.values() for path in table.paths()}
-    for name, file in bundle.manifest.files.items():
-        part = "model" if name == entry else "tables" if name in tables else "other"
-        parts[part] += file.bytes
+    parts = {"model": 0, "tables": 0, "neighbours": 0, "other": 0}
+    manifest = bundle.manifest
+    known = {path: "tables" for table in manifest.tables.values() for path in table.paths()}
+    if manifest.sequence is not None and manifest.sequence.neighbours is not None:
+        known |= dict.fromkeys(manifest.sequence.neighbours.paths(), "neighbours")
+    if manifest.runtime.entry is not None:
+        known[manifest.runtime.entry] = "model"
+    for name, file in manifest.files.items():
+        parts[known.get(name, "other")] += file.bytes
     return parts
 
 

@@ -20,6 +20,7 @@ from tierline import TierlineError
 from tierline_cloud.compression.notes import without_notes
 from tierline_cloud.data.sequences import Ids
 from tierline_cloud.evaluation.ranking import top_items
+from tierline_serving.neighbours import Boosts, NeighbourTable
 
 OPSET = 20
 PARITY_TOLERANCE = 1e-4  # float32 sums in another order, over two blocks
@@ -146,12 +147,19 @@ def torch_outputs(model: nn.Module, ids: Ids, table: Floats, *, batch: int = 256
     )
 
 
-def compare(first: EdgeOutputs, second: EdgeOutputs, table: Floats) -> Parity:
-    """How far two answers for the same users differ."""
+def compare(
+    first: EdgeOutputs, second: EdgeOutputs, table: Floats, boosts: Boosts | None = None
+) -> Parity:
+    """How far two answers for the same users differ; ``boosts`` is what neighbours add to both."""
     same: list[NDArray[np.bool_]] = []
     for start in range(0, first.hidden.shape[0], 512):
         span = slice(start, start + 512)
-        lists = [top_items(_masked(part.hidden[span] @ table.T), 10) for part in (first, second)]
+        blocks = [part.hidden[span] @ table.T for part in (first, second)]
+        if boosts is not None:
+            gained = boosts.take(range(start, start + len(blocks[0])))
+            for block in blocks:
+                gained.add_to(block)
+        lists = [top_items(_masked(block), 10) for block in blocks]
         same.append((lists[0] == lists[1]).all(axis=1))
     gap = max(
         float(np.abs(first.hidden - second.hidden).max()),
@@ -171,7 +179,13 @@ def require_parity(parity: Parity) -> None:
 
 
 def batch_parity(
-    ask: Ask, ids: Ids, table: Floats, *, batches: Sequence[int] = BATCHES, seed: int = 0
+    ask: Ask,
+    ids: Ids,
+    table: Floats,
+    neighbours: NeighbourTable | None = None,
+    *,
+    batches: Sequence[int] = BATCHES,
+    seed: int = 0,
 ) -> Parity:
     """The worst over ``batches`` of every user's answer among random neighbours against the answer
     alone. Alone is as a node asks: where one row by itself is summed in another order than in
@@ -179,6 +193,7 @@ def batch_parity(
     alone, twice = ask(ids, 1), ask(np.repeat(ids, 2, axis=0), 2)
     if not np.array_equal(alone.hidden, twice.hidden[::2]):
         alone = EdgeOutputs(hidden=twice.hidden[::2], uncertainty=twice.uncertainty[::2])
+    boosts = None if neighbours is None else neighbours.boosts(list(ids))
     rng = np.random.default_rng(seed)
     found = []
     for batch in batches:
@@ -186,7 +201,7 @@ def batch_parity(
         back = np.argsort(order)
         said = ask(ids[order], batch)
         together = EdgeOutputs(hidden=said.hidden[back], uncertainty=said.uncertainty[back])
-        found.append(compare(alone, together, table))
+        found.append(compare(alone, together, table, boosts))
     return Parity(
         largest_difference=max(each.largest_difference for each in found),
         same_top10=min(each.same_top10 for each in found),

@@ -40,6 +40,7 @@ from tierline_cloud.models.edge import EdgeModel
 from tierline_cloud.networks import Networks, Source, item_rows
 from tierline_cloud.stages import Result, Stage
 from tierline_kernels import RowwiseInt8, dequantize_rows, quantize_rows
+from tierline_serving.neighbours import Boosts
 
 CALIBRATION_BATCH, CALIBRATION_USERS = 64, 1024  # of the router's users: enough for ranges
 VARIANCE_USERS = 128
@@ -67,7 +68,8 @@ class Factory(Networks):
 
     def _router(self, folder: Path, key: str) -> Result:
         model, users = EdgeModel(self.network(self.distilled)).eval(), self.groups.router
-        served = self.rank(torch_outputs(model, self.ids, self.rows).hidden, self.rows)
+        hidden = torch_outputs(model, self.ids, self.rows).hidden
+        served = self.rank(hidden, self.rows, self.neighbours)
         losses = agreement_loss(served.top, Ranking.load(self.blend.folder / "test").top)
         error = train_head(model, self.ids[users], self.rows, losses[users], self.recipe.head)
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
@@ -94,9 +96,9 @@ class Factory(Networks):
             dim=recipe.edge.dim,
         )
         outputs = EdgeSession(folder / "float32.onnx", self.rows).run(self.ids)
-        parity = compare(torch_outputs(self.edge_model, self.ids, self.rows), outputs, self.rows)
+        parity = compare(self._float32_outputs(), outputs, self.rows, self.boosts)
         require_parity(parity)
-        ranking = self.rank(outputs.hidden, self.rows)
+        ranking = self.rank(outputs.hidden, self.rows, self.neighbours)
         ranking.save(folder / "test")
         return {"parity": asdict(parity), "test": ranking_metrics(ranking.ranks)}
 
@@ -113,22 +115,28 @@ class Factory(Networks):
         outputs = session.run(self.ids)
         np.save(folder / "hidden.npy", outputs.hidden)
         np.save(folder / "uncertainty.npy", outputs.uncertainty)
-        together = batch_parity(session.run, self.ids[:VARIANCE_USERS], self.rows)
+        asked = self.ids[:VARIANCE_USERS]
+        together = batch_parity(session.run, asked, self.rows, self.neighbours)
         require_batch_invariance(together)
-        ranking = self.rank(served_states(outputs.hidden), self.rows)
+        ranking = self.rank(served_states(outputs.hidden), self.rows, self.neighbours)
         ranking.save(folder / "test")
         before = Ranking.load(self.exported.folder / "test")
         return {
             "products": products,
             "test": ranking_metrics(ranking.ranks),
             "loss_against_float32": float(agreement_loss(ranking.top, before.top).mean()),
-            "agreement": asdict(compare(self._float32_outputs(), outputs, self.rows)),
+            "agreement": asdict(compare(self._float32_outputs(), outputs, self.rows, self.boosts)),
             "batch_variance": together.largest_difference,
             "bytes": {"float32": source.stat().st_size, "int8": target.stat().st_size},
         }
 
     def _float32_outputs(self) -> EdgeOutputs:
         return torch_outputs(self.edge_model, self.ids, self.rows)
+
+    @cached_property
+    def boosts(self) -> Boosts | None:
+        """What the edge's neighbours add for what it is asked at test time."""
+        return None if self.neighbours is None else self.neighbours.boosts(list(self.ids))
 
     @property
     def range_users(self) -> Ids:
@@ -203,6 +211,7 @@ class Factory(Networks):
             "again": self.again,
             "ensemble": self.blend if self.again is not None else None,
             "edge": self.edge,
+            "neighbours": self.neighbourhood,
             "distil": self.distilled,
             "uncertainty": self.router,
             "export": self.exported,

@@ -48,8 +48,9 @@ def require_publishable(bundle: Bundle) -> None:
     else:
         model = load_cloud(bundle)
         table, ask = model.table, _asking(model)
+    found = batch_parity(ask, _histories(bundle), table, bundle.neighbours())
     try:
-        require_batch_invariance(batch_parity(ask, _histories(bundle), table))
+        require_batch_invariance(found)
     except BatchVarianceError as error:
         raise BatchVarianceError(f"bundle {bundle.id} is not published: {error}") from error
 

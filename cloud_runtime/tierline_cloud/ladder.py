@@ -32,9 +32,7 @@ from tierline_cloud.compression import (
 from tierline_cloud.evaluation import (
     Ranking,
     agreement_loss,
-    factor_scores,
     paired_retention,
-    rank_catalogue,
     ranking_metrics,
 )
 from tierline_cloud.evaluation.metrics import ndcg
@@ -50,11 +48,13 @@ from tierline_cloud.export import (
 )
 from tierline_cloud.factory import Factory, served_states
 from tierline_cloud.models.edge import EdgeModel
+from tierline_cloud.models.near import edge_neighbours
 from tierline_cloud.models.network import Network
 from tierline_cloud.models.sasrec import SASRec
 from tierline_cloud.networks import item_rows
 from tierline_cloud.stages import Result, Stage, content_key
 from tierline_kernels import RowwiseInt8
+from tierline_serving.neighbours import NeighbourTable
 
 LADDER_FILE = "ladder.json"  # in the folder of a run
 FORMAT = 1  # raise it when a rung is made otherwise
@@ -115,7 +115,7 @@ class Ladder:
         return self._made[rung]
 
     def _run(self, rung: Rung) -> Stage:
-        inputs = {"rung": asdict(rung), "format": FORMAT, "seed": self.factory.seed}
+        inputs = {"rung": rung.to_json(), "format": FORMAT, "seed": self.factory.seed}
         after = (self._encoder(rung), self.factory.blend)
 
         def make(folder: Path, key: str) -> Result:
@@ -142,14 +142,15 @@ class Ladder:
         self._quantise_graph(rung, encoder.folder / "float32.onnx", target, table.rows)
         _save_table(folder, table)
         session = EdgeSession(target, table.rows)
-        together = batch_parity(session.run, factory.ids[:VARIANCE_USERS], table.rows)
+        near = self._neighbours(rung)
+        together = batch_parity(session.run, factory.ids[:VARIANCE_USERS], table.rows, near)
         require_batch_invariance(together)
-        ranking = self._rank(session, table)
+        ranking = self._rank(session, table, near)
         ranking.save(folder / "test")
         return {
             **asdict(rung),
             "dim": rows.shape[1],
-            **self._sizes(rung, target, table),
+            **self._sizes(rung, target, table, near),
             **self._quality(rung, ranking),
             "parity": encoder.result["parity"],
             "batch_variance": together.largest_difference,
@@ -216,18 +217,41 @@ class Ladder:
             case "weights-4":
                 quantize_weights(source, target, bits=4)
 
-    def _rank(self, session: EdgeSession, table: CompactTable) -> Ranking:
-        split = self.factory.split
+    def _neighbours(self, rung: Rung) -> NeighbourTable | None:
+        """What the rung's edge carries: the recipe's, or fewer of them that say as much."""
+        whole = self.factory.neighbours
+        if rung.neighbours and (rung.network != "distilled" or whole is None):
+            raise ConfigurationError(
+                f"rung {rung.name}: only a distilled network is taught with neighbours, by a "
+                "recipe whose neighbours are not 0"
+            )
+        if rung.network != "distilled" or whole is None or rung.neighbours == 0:
+            return None
+        if rung.neighbours is None:
+            return whole
+        factory = self.factory
+        assert factory.served.neighbours is not None  # of a blend
+        return edge_neighbours(
+            factory.served.neighbours.knn, factory.split.train, each=rung.neighbours,
+            weight=whole.weight, floor=whole.floor,
+        )  # fmt: skip
+
+    def _rank(
+        self, session: EdgeSession, table: CompactTable, near: NeighbourTable | None
+    ) -> Ranking:
         hidden = session.run(self.factory.ids).hidden
         if isinstance(table.served, RowwiseInt8):
             hidden = served_states(hidden)
-        scores = factor_scores(hidden, table.rows)
-        return rank_catalogue(scores, split.test_history, split.test_target)
+        return self.factory.rank(hidden, table.rows, near)
 
-    def _sizes(self, rung: Rung, graph: Path, table: CompactTable) -> Result:
+    def _sizes(
+        self, rung: Rung, graph: Path, table: CompactTable, near: NeighbourTable | None
+    ) -> Result:
         """Bytes by component, and how many times smaller than: the float32 table and the float32
         weights of the network it is made from, and the cloud as served."""
         sizes = {"table": table.bytes, "graph": graph.stat().st_size}
+        if near is not None:
+            sizes["neighbours"] = near.nbytes
         stage = self._network_stage(rung)
         own, whole = (stage.folder / "model.safetensors").stat().st_size, sum(sizes.values())
         return {
@@ -256,7 +280,9 @@ class Ladder:
         control = Rung(
             name=f"{rung.network}-control", network=rung.network, table="float32", graph="float32"
         )
-        ours, theirs = (_node_path(self._stage(each).folder) for each in (rung, control))
+        ours, theirs = (
+            _node_path(self._stage(each).folder, self._neighbours(each)) for each in (rung, control)
+        )
         users = self.factory.groups.report[:TIMED_USERS]
         return measure_latency(ours, theirs, self.factory.ids[users])
 
@@ -288,9 +314,9 @@ def _save_table(folder: Path, table: CompactTable) -> None:
     save_file(arrays, folder / "table.safetensors")
 
 
-def _node_path(folder: Path) -> NodePath:
+def _node_path(folder: Path, near: NeighbourTable | None) -> NodePath:
     arrays = load_file(folder / "table.safetensors")
     if "values" in arrays:
-        return NodePath(folder / "model.onnx", arrays["values"])
+        return NodePath(folder / "model.onnx", arrays["values"], near)
     table = RowwiseInt8(arrays["codes"], arrays["scales"], arrays.get("biases"))
-    return NodePath(folder / "model.onnx", table)
+    return NodePath(folder / "model.onnx", table, near)

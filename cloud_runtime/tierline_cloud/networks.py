@@ -34,14 +34,14 @@ from tierline_cloud.evaluation import (
     rank_catalogue,
     ranking_metrics,
 )
-from tierline_cloud.export import (
-    Floats,
-)
+from tierline_cloud.export import Floats
 from tierline_cloud.models.baselines import ItemKnn, popularity_prior
 from tierline_cloud.models.blend import CloudModel, Neighbours, blended
 from tierline_cloud.models.ensemble import Ensemble, EnsembleConfig
+from tierline_cloud.models.near import boosted, load_neighbours
 from tierline_cloud.models.network import Network, Shape, build, make_shape, with_rows
 from tierline_cloud.models.sasrec import SASRec
+from tierline_cloud.neighbourhood import choose_neighbours
 from tierline_cloud.pretraining import pretrain
 from tierline_cloud.recipes import EVERY_EVENT, ModelShape, Recipe
 from tierline_cloud.stages import Result, Stage, StageStore, content_key, file_digest
@@ -53,6 +53,7 @@ from tierline_cloud.training.listwise import ListwiseDistillation
 from tierline_cloud.training.loop import hidden_states
 from tierline_cloud.training.starting import fitted, read_weights
 from tierline_cloud.training.world import SOLO, World
+from tierline_serving.neighbours import NeighbourTable
 
 DISTILLATION_DROPOUT = 0.1  # the teacher's distribution is regularisation enough
 
@@ -225,7 +226,10 @@ class Networks:
         def make(folder: Path, key: str) -> Result:
             networks = [self._sasrec(member) for member in members]
             found = mixtures(
-                networks, self._neighbours(1.0), self.split.valid_history, self.split.valid_target
+                networks,
+                self._all_neighbours(1.0),
+                self.split.valid_history,
+                self.split.valid_target,
             )
             best = max(found, key=lambda mixture: mixture.score)
             model = self._mixed(networks, best.shares, best.weight)
@@ -249,7 +253,7 @@ class Networks:
         # Since format 2 the shares of the networks are said too.
         return self.store.run(name, make, inputs={"format": 2}, after=(*members, self.baselines))
 
-    def _neighbours(self, weight: float) -> Neighbours:
+    def _all_neighbours(self, weight: float) -> Neighbours:
         tensors = load_file(self.baselines.folder / "knn.safetensors")
         return Neighbours.from_tensors(tensors, weight, self.split.train.n_items)
 
@@ -267,7 +271,7 @@ class Networks:
         if len(networks) > 1:
             shapes = tuple(member.config for member in networks)
             network = Ensemble(EnsembleConfig(members=shapes, shares=shares), networks).eval()
-        return CloudModel(network=network, neighbours=self._neighbours(weight))
+        return CloudModel(network=network, neighbours=self._all_neighbours(weight))
 
     @property
     def served(self) -> CloudModel:
@@ -280,20 +284,38 @@ class Networks:
         training = self.recipe.edge_training
         return None if training is None else self.train("edge", self.recipe.edge, training)
 
+    @property
+    def begin(self) -> Stage:
+        """The network that the edge's begins as."""
+        found = self.edge or self.again
+        assert found is not None  # the recipe sees to it
+        return found
+
+    @cached_property
+    def neighbourhood(self) -> Stage | None:
+        """The neighbours that the edge carries, and how much they say; None without any."""
+        return choose_neighbours(self) if self.recipe.neighbours else None
+
+    @cached_property
+    def neighbours(self) -> NeighbourTable | None:
+        """What ``neighbourhood`` left, as the edge is served with."""
+        stage = self.neighbourhood
+        return None if stage is None else load_neighbours(stage.folder, stage.result["gains"])
+
     @cached_property
     def distilled(self) -> Stage:
-        """The edge's network, taught by what the cloud serves."""
-        begin = self.edge or self.again
-        assert begin is not None  # the recipe sees to it
+        """The edge's network, taught by what the cloud serves what its neighbours cannot tell."""
+        begin, near = self.begin, self.neighbourhood
         shape = replace(self.recipe.edge, dropout=DISTILLATION_DROPOUT)
         weights = load_file(begin.folder / "model.safetensors")
-        lesson: Lesson = Distillation(teacher=self.served)
+        lesson: Lesson = Distillation(teacher=self.served, student=self.neighbours)
         inputs: dict[str, str] = {}
         if self.recipe.lesson == EVERY_EVENT:
             lesson, inputs = ListwiseDistillation(teacher=self.served), {"lesson": EVERY_EVENT}
         return self.train(
             "distil", shape, self.recipe.distillation, lesson=lesson, start=weights,
-            after=(self.blend, begin), inputs=inputs,
+            after=(self.blend, begin) if near is None else (self.blend, begin, near),
+            inputs=inputs, neighbours=self.neighbours,
         )  # fmt: skip
 
     def train(
@@ -306,22 +328,25 @@ class Networks:
         start: dict[str, Tensor] | None = None,
         after: tuple[Stage, ...] = (),
         inputs: dict[str, str] | None = None,
+        neighbours: NeighbourTable | None = None,
     ) -> Stage:
-        """One stage that trains a network of this shape; ``inputs`` go into its key."""
+        """One stage that trains a network of this shape; ``inputs`` go into its key. It is judged
+        with the ``neighbours`` it is to be served with."""
         config = self.shape(shape)
 
         def make(folder: Path, key: str) -> Result:
             checkpoint = folder / "checkpoint.safetensors"
             with self.console.track(f"train {name}", training.epochs) as tracker:
                 model, report = train_network(
-                    config, training, self.split, checkpoint=checkpoint, key=key,
-                    tracker=tracker, lesson=lesson, start=start, world=self.world,
+                    config, training, self.split, checkpoint=checkpoint, key=key, tracker=tracker,
+                    lesson=lesson, start=start, neighbours=neighbours, world=self.world,
                 )  # fmt: skip
             if not self.world.is_writer:
                 return {}
             weights = {name: value.contiguous() for name, value in model.state_dict().items()}
             save_file(weights, folder / "model.safetensors")
-            ranking = self.rank(hidden_states(model, self.split.test_history), item_rows(model))
+            states = hidden_states(model, self.split.test_history)
+            ranking = self.rank(states, item_rows(model), neighbours)
             ranking.save(folder / "test")
             checkpoint.unlink(missing_ok=True)
             return {"test": ranking_metrics(ranking.ranks), "training": asdict(report)}
@@ -356,10 +381,14 @@ class Networks:
         """The cloud's first network."""
         return self._sasrec(self.cloud)
 
-    def rank(self, hidden: Floats, table: Floats) -> Ranking:
-        """The test slot's targets among all unseen items, by state times item row."""
-        split = self.split
-        return rank_catalogue(factor_scores(hidden, table), split.test_history, split.test_target)
+    def rank(
+        self, hidden: Floats, table: Floats, neighbours: NeighbourTable | None = None
+    ) -> Ranking:
+        """The test slot's targets among all unseen items, by state times item row and what
+        ``neighbours`` add."""
+        histories, targets = self.split.test_history, self.split.test_target
+        scores = boosted(factor_scores(hidden, table), histories, neighbours)
+        return rank_catalogue(scores, histories, targets)
 
 
 def _digest(values: Tensor) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tierline_cloud.calibration import TARGET_ESCALATION, HeadConfig
-from tierline_cloud.compression.rungs import DEFAULT_LADDER, Rung
+from tierline_cloud.compression.rungs import DEFAULT_LADDER, FEWER_NEIGHBOURS, Rung
 from tierline_cloud.data import LEAVE_ONE_OUT, SPLITS, ShopConfig
 from tierline_cloud.models.network import ARCHITECTURES
 from tierline_cloud.training import TrainConfig
+from tierline_serving.neighbours import MOST
 
 TRAINING_SHARE = 0.92  # of --max-minutes; the rest is for everything else
 TIME_SHARES = {"cloud_training": 60, "again_training": 25, "edge_training": 14, "distillation": 18}
@@ -60,6 +61,7 @@ class Recipe:
     edge_training: TrainConfig | None
     distillation: TrainConfig
     lesson: str = BEGINNINGS  # of LESSONS
+    neighbours: float = 0.0  # how many an item the edge carries on average, for popular ones more
     head: HeadConfig = field(default_factory=HeadConfig)
     escalation: float = TARGET_ESCALATION
     alpha: float = 0.05  # the L_agree to certify, and with which risk of being wrong
@@ -74,6 +76,10 @@ class Recipe:
             raise ValueError(f"pretrain {self.pretrain!r} is none of {', '.join(PRETRAINING)}")
         if self.lesson not in LESSONS:
             raise ValueError(f"lesson {self.lesson!r} is none of {', '.join(LESSONS)}")
+        if not 0 <= self.neighbours <= MOST:
+            raise ValueError(f"neighbours must be from 0 to {MOST}, got {self.neighbours}")
+        if self.neighbours and self.lesson != BEGINNINGS:
+            raise ValueError(f"an edge with neighbours is taught {BEGINNINGS}, not {self.lesson}")
         if self.cloud.architecture != "sasrec":
             raise ValueError("the cloud's architecture is sasrec; two-tower is for the edge")
         if self.again is not None and self.again.architecture != "sasrec":
@@ -157,6 +163,8 @@ FULL = Recipe(
     distillation=TrainConfig(
         epochs=24, batch=512, rate=1e-3, evaluate_every=3, patience=3, minutes=5.0
     ),
+    neighbours=10.0,
+    ladder=(*DEFAULT_LADDER, *FEWER_NEIGHBOURS),
 )
 
 # Full's network, then a second one taught by it and its neighbours, both served; the edge begins as
@@ -180,6 +188,8 @@ BORN_AGAIN = replace(
     edge_training=None,
     distillation=_TAUGHT,
     lesson=EVERY_EVENT,
+    neighbours=0.0,
+    ladder=DEFAULT_LADDER,
 )
 
 RECIPES = {recipe.name: recipe for recipe in (QUICK, FULL, BORN_AGAIN)}

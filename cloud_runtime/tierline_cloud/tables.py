@@ -96,7 +96,7 @@ def ladder_table(document: Document) -> str:
     """One line a rung: what it weighs, what it keeps, how long it takes beside float32."""
     rungs = document["rungs"]
     timed = [point["batch"] for point in rungs[0].get("latency", ())] if rungs else []
-    sizes = ["table kB", "graph kB", "× table", "× network", "× cloud"]
+    sizes = ["table kB", "graph kB", "neighbours kB", "× table", "× network", "× cloud"]
     kept = ["NDCG@10", "of float32", "of the cloud", "L_agree"]
     head = ["rung", *sizes, *kept, *(f"ms at {batch}" for batch in timed)]
     rows = [_rung_row(rung) for rung in rungs]
@@ -120,6 +120,7 @@ def _rung_row(rung: Document) -> list[str]:
         label,
         f"{sizes['table'] / 1e3:.0f}",
         f"{sizes['graph'] / 1e3:.0f}",
+        f"{sizes.get('neighbours', 0) / 1e3:.0f}",
         *(f"{rung[key]:.1f}" for key in ("table_times", "network_times", "cloud_times")),
         f"{rung['test']['ndcg@10']:.4f}",
         _share(rung["own_retention"]),

@@ -11,6 +11,7 @@ from tierline_cloud.evaluation.ranking import ScoreUsers, factor_scores
 from tierline_cloud.evaluation.temperature import Chances, fit_chances, reliability
 from tierline_cloud.factory import Factory, served_states
 from tierline_cloud.models.blend import blended
+from tierline_cloud.models.near import boosted
 from tierline_cloud.stages import Result, Stage
 from tierline_cloud.training.loop import hidden_states
 
@@ -30,13 +31,15 @@ def temperatures(factory: Factory) -> Stage:
 
 
 def _scores(factory: Factory) -> dict[str, ScoreUsers]:
-    """What each tier is served with: int8 products of the edge, network and neighbours above."""
+    """What each tier is served with: int8 products at the edge, and each with its neighbours."""
     histories = factory.split.test_history
     hidden = np.load(factory.quantized.folder / "hidden.npy")
     cloud = factory.served
     states = hidden_states(cloud.network, histories)
     return {
-        "edge": factor_scores(served_states(hidden), factory.rows),
+        "edge": boosted(
+            factor_scores(served_states(hidden), factory.rows), histories, factory.neighbours
+        ),
         "cloud": blended(states, cloud.table, histories, cloud.neighbours),
     }
 

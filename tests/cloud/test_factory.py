@@ -18,11 +18,14 @@ from tierline import BundleRefused
 from tierline.cli import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, main
 from tierline_cloud.bundles import write_bundles
 from tierline_cloud.data import Sequences, pad_left
+from tierline_cloud.export import EdgeSession
 from tierline_cloud.factory import Factory, Source
 from tierline_cloud.loading import load_cloud
+from tierline_cloud.networks import DISTILLATION_DROPOUT
 from tierline_cloud.publishing import CHANNELS
 from tierline_cloud.recipes import BORN_AGAIN, QUICK, Recipe
 from tierline_cloud.serve.scorer import load_scorer
+from tierline_cloud.stages import content_key
 from tierline_cloud.training.console import Console
 from tierline_cloud.training.starting import read_weights
 from tierline_kernels import RowwiseInt8, dequantize_rows
@@ -105,8 +108,6 @@ def test_the_cloud_bundles_golden_replies_are_the_models(run: Path) -> None:
 
 
 def test_the_edge_bundles_golden_replies_are_the_int8_graphs(run: Path) -> None:
-    from tierline_cloud.export import EdgeSession
-
     bundle = _bundles(run)["edge"]
     codes = bundle.table("items")
     assert codes.codes is not None
@@ -197,6 +198,63 @@ def test_wrong_options_end_in_one_sentence(
     assert "Traceback" not in error
 
 
+def test_an_edge_without_neighbours_is_made_as_before_there_were_any(
+    factory: Factory, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    said, bare = io.StringIO(), replace(tiny_recipe, neighbours=0.0)
+    again = Factory(Source(path=None), bare, tmp_path, Console(said))
+    assert "neighbours" not in again.report()
+    assert "neighbours: done" not in said.getvalue()
+    assert again.edge is not None
+    key = content_key(
+        "distil",
+        {
+            "shape": again.shape(replace(bare.edge, dropout=DISTILLATION_DROPOUT)).to_json(),
+            "training": bare.distillation.to_json(),
+        },
+        [again.blend.key, again.edge.key],
+    )
+    assert again.distilled.key == key
+    # What comes before is the same; what comes after the neighbours is not.
+    assert (again.blend.key, again.edge.key) == (factory.blend.key, factory.begin.key)
+    assert again.distilled.key != factory.distilled.key
+    made = write_bundles(
+        again, model="ranker", destination=tmp_path / "bundles", signer=None,
+        now=datetime(2026, 11, 21, tzinfo=UTC),
+    )  # fmt: skip
+    assert made["edge"].neighbours() is None
+
+
+def test_the_bundle_carries_the_neighbours_that_everything_was_judged_with(
+    factory: Factory, tmp_path: Path
+) -> None:
+    made = write_bundles(
+        factory, model="ranker", destination=tmp_path, signer=None,
+        now=datetime(2026, 11, 21, tzinfo=UTC),
+    )  # fmt: skip
+    packed, ours = made["edge"].neighbours(), factory.neighbours
+    assert packed is not None
+    assert ours is not None
+    histories = list(factory.split.test_history)
+    for mine, theirs in zip(packed.boosts(histories), ours.boosts(histories), strict=True):
+        assert mine.tobytes() == theirs.tobytes()
+    length = factory.recipe.max_history
+    session = EdgeSession(made["edge"].model_bytes(), factory.rows, threads=1)
+    for request, reply in made["edge"].golden():
+        history = request.query["history"].astype(np.int64)
+        ids = np.zeros((1, length), np.int64)
+        ids[0, length - min(history.size, length) :] = history[-length:]
+        asked = reply.items if request.candidates is None else request.candidates["id"]
+        assert asked is not None
+        scores = factory.rows[asked] @ session.run(ids).hidden[0] + packed.boosts([history]).at(
+            0, asked
+        )
+        allowed = 2e-2 * max(1.0, float(np.abs(reply.scores).max()))
+        assert reply.scores == pytest.approx(scores, abs=allowed)
+    fitted = factory.report()["neighbours"]["fitted"]
+    assert fitted["loss"] < fitted["loss_without"]
+
+
 def test_only_what_changed_is_made_again(
     factory: Factory, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -253,7 +311,7 @@ def test_a_cloud_of_two_networks_is_packed_and_its_edge_begins_as_the_second(
     shape = replace(tiny_recipe.cloud, positions="relative")
     recipe = replace(
         tiny_recipe, again=shape, again_training=tiny_recipe.distillation, edge=shape,
-        edge_training=None, lesson="every-event",
+        edge_training=None, lesson="every-event", neighbours=0.0,
     )  # fmt: skip
     factory = Factory(Source(path=None), recipe, tmp_path, Console(io.StringIO()))
     results = factory.report()
@@ -275,6 +333,8 @@ def test_a_cloud_of_two_networks_is_packed_and_its_edge_begins_as_the_second(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"neighbours": 41.0}, "neighbours must be from 0 to 40, got 41"),
+        ({"neighbours": 5.0}, "an edge with neighbours is taught beginnings, not every-event"),
         ({"lesson": "none"}, "is none of beginnings, every-event"),
         ({"again": None}, "again and again_training go together"),
         ({"edge": replace(BORN_AGAIN.edge, dim=32)}, "the edge must have the shape of again"),

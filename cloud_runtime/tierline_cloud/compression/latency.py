@@ -12,6 +12,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tierline_kernels import RowwiseInt8, dot_topk, embedding_lookup
+from tierline_serving.boosted import left_out, with_boosted
+from tierline_serving.neighbours import NeighbourTable
 
 Ids = NDArray[np.int64]
 Served = RowwiseInt8 | NDArray[np.float32] | NDArray[np.float16]
@@ -28,13 +30,15 @@ class NodePath:
     """What a node does for a batch without candidates: rows by look-up, the graph, the ten best of
     the whole catalogue without what was seen. One thread, as a busy node has for each batch."""
 
-    def __init__(self, graph: Path, table: Served) -> None:
+    def __init__(
+        self, graph: Path, table: Served, neighbours: NeighbourTable | None = None
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
             str(graph), options, providers=["CPUExecutionProvider"]
         )
-        self._table = table
+        self._table, self._neighbours = table, neighbours
 
     def __call__(self, ids: Ids) -> Ids:
         """Left-padded ids [B, L] → the best items [B, 10]."""
@@ -49,9 +53,13 @@ class NodePath:
         return np.concatenate(parts)
 
     def _best(self, hidden: NDArray[np.float32], ids: Ids) -> Ids:
-        offsets = np.arange(len(ids) + 1, dtype=np.int64) * ids.shape[1]
         # Padding is in the ids, so item 0 is left out with the history.
-        return dot_topk(hidden, self._table, BEST, exclude=(ids.reshape(-1), offsets)).indices
+        seen = ids.reshape(-1), np.arange(len(ids) + 1, dtype=np.int64) * ids.shape[1]
+        if self._neighbours is None:
+            return dot_topk(hidden, self._table, BEST, exclude=seen).indices
+        boosts = self._neighbours.boosts(list(ids))
+        found = dot_topk(hidden, self._table, BEST, exclude=left_out(seen, boosts))
+        return with_boosted(found, hidden, self._table, boosts, seen).indices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

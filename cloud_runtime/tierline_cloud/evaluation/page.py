@@ -111,7 +111,10 @@ def _temperature(document: Document) -> Iterator[str]:
 def _compression(document: Document) -> Iterator[str]:
     sizes = document["bytes"]
     whole = {tier: sum(parts.values()) for tier, parts in sizes.items()}
-    served = {tier: parts["model"] + parts["tables"] for tier, parts in sizes.items()}
+    served = {
+        tier: parts["model"] + parts["tables"] + parts.get("neighbours", 0)
+        for tier, parts in sizes.items()
+    }
     for tier, parts in sizes.items():
         shares = ", ".join(f"{name} {size / 1e3:,.0f} kB" for name, size in parts.items())
         yield f"{tier} bundle: {whole[tier] / 1e3:,.0f} kB ({shares})"

@@ -14,6 +14,7 @@ from tierline_cloud.data.sequences import Ids, Sequences, pad_left
 from tierline_cloud.models.blend import CloudModel
 from tierline_cloud.models.network import Network
 from tierline_cloud.training.config import TrainConfig
+from tierline_serving.neighbours import NeighbourTable
 
 WHOLE = 0.5  # share of users asked with their whole history: the cloud saw no answer to that
 
@@ -22,9 +23,11 @@ WHOLE = 0.5  # share of users asked with their whole history: the cloud saw no a
 class Distillation:
     """Each user once an epoch, with the whole history or a random beginning of it. The loss is the
     cross-entropy of the student's distribution over unseen items under the teacher's, both at
-    temperature 1 (Hinton et al., 2015)."""
+    temperature 1 (Hinton et al., 2015). ``student`` is what neighbours add to the student's scores
+    wherever it is served: its network then learns only what they cannot tell."""
 
     teacher: CloudModel
+    student: NeighbourTable | None = None
 
     def batches(
         self, max_history: int, config: TrainConfig, train: Sequences, epoch: int
@@ -47,11 +50,18 @@ class Distillation:
         """Always in float32: ``products`` is for listwise losses."""
         device = model.table.device
         ids = torch.from_numpy(pad_left(batch.histories, batch.length)).to(device)
-        wanted = self._taught(batch.histories, ids)
-        said = torch.log_softmax(_unseen(model.hidden(ids) @ model.table.T, ids), dim=1)
+        wanted = self.taught(batch.histories, ids)
+        scores = model.hidden(ids) @ model.table.T
+        if self.student is not None:
+            found = self.student.boosts(list(batch.histories))
+            rows, items, gains = (
+                torch.from_numpy(part).to(device) for part in (found.rows, found.ids, found.values)
+            )
+            scores = scores.index_put((rows, items), gains, accumulate=True)
+        said = torch.log_softmax(unseen(scores, ids), dim=1)
         return -(wanted * said).sum(dim=1).mean()
 
-    def _taught(self, histories: Sequences, ids: Tensor) -> Tensor:
+    def taught(self, histories: Sequences, ids: Tensor) -> Tensor:
         """The teacher's distribution [B, n_items + 1], always worked out in float32."""
         network = self.teacher.network.to(ids.device)
         with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
@@ -59,7 +69,7 @@ class Distillation:
             if self.teacher.neighbours is not None:
                 boosts = self.teacher.neighbours.boosts(histories, np.arange(len(histories)))
                 scores += torch.from_numpy(boosts).to(ids.device)
-            return torch.softmax(_unseen(scores, ids), dim=1)
+            return torch.softmax(unseen(scores, ids), dim=1)
 
 
 class Beginnings(NamedTuple):
@@ -77,7 +87,7 @@ class Beginnings(NamedTuple):
         return self._replace(histories=self.histories.take(users))
 
 
-def _unseen(scores: Tensor, ids: Tensor) -> Tensor:
+def unseen(scores: Tensor, ids: Tensor) -> Tensor:
     """What was seen, and padding, is out of the question for both."""
     # Finite: a weight of zero times minus infinity would be no number.
     return scores.scatter(1, ids, -1e9).index_fill(1, torch.tensor([0], device=ids.device), -1e9)

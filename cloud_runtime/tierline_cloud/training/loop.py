@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ from tierline_cloud.data import Split, pad_left
 from tierline_cloud.data.sequences import Sequences
 from tierline_cloud.evaluation import factor_scores, rank_catalogue, ranking_metrics
 from tierline_cloud.models.ensemble import Ensemble
+from tierline_cloud.models.near import boosted
 from tierline_cloud.models.network import Network, Shape, build
 from tierline_cloud.training.checkpoints import Progress, TrainState, load_state, save_state
 from tierline_cloud.training.config import PRECISIONS, TrainConfig
 from tierline_cloud.training.console import Tracker
 from tierline_cloud.training.lessons import Lesson, NextItem, Taught
 from tierline_cloud.training.world import SOLO, World
+from tierline_serving.neighbours import NeighbourTable
 
 Clock = Callable[[], float]
 RANK_STRIDE = 7_368_787  # a prime far from the seeds' own
@@ -49,6 +52,7 @@ def train_network(
     tracker: Tracker,
     lesson: Lesson | None = None,
     start: Mapping[str, Tensor] | None = None,
+    neighbours: NeighbourTable | None = None,
     world: World = SOLO,
     clock: Clock = time.monotonic,
 ) -> tuple[Network, TrainReport]:
@@ -56,7 +60,8 @@ def train_network(
     with the weights that validated best (NDCG@10), on the CPU and in evaluation mode, on every
     rank of ``world``. The same seed gives the same weights, interrupted or not. ``lesson`` makes
     the batches and their loss (None: every next item, by cross-entropy); ``start`` are the weights
-    to begin with (None: random ones). Raises ConfigurationError for a precision the device lacks.
+    to begin with (None: random ones); ``neighbours`` add to its scores in validation. Raises
+    ConfigurationError for a precision the device lacks.
     """
     _check_precision(config, world)
     torch.manual_seed(config.seed)
@@ -70,25 +75,27 @@ def train_network(
     state = TrainState(model=model, optimiser=optimiser, best={}, progress=Progress())
     load_state(checkpoint, state, key=key)
     chosen = lesson or NextItem()
-    taught = world.averaging(
-        Taught(
-            model,
-            chosen,
-            precision=PRECISIONS[config.precision],
-            products=config.products_on(world.device),
-        )
-    )
+    taught = world.averaging(_taught(model, chosen, config, world))
     while not state.progress.done:
         began = clock() - state.progress.elapsed
         _one_epoch(state, config, split, chosen, taught, world)
         state.progress.elapsed = clock() - began
-        _after_epoch(state, config, split, world)
+        _after_epoch(state, config, partial(_validate, split, neighbours), world)
         state.progress.elapsed = state.progress.history[-1]["seconds"] = clock() - began
         if world.is_writer:
             save_state(checkpoint, state, key=key)
         tracker.update(state.progress.epoch, _note(state))
     model.load_state_dict(state.best)
     return model.cpu().eval(), _report(state.progress)
+
+
+def _taught(model: Network, lesson: Lesson, config: TrainConfig, world: World) -> Taught:
+    return Taught(
+        model,
+        lesson,
+        precision=PRECISIONS[config.precision],
+        products=config.products_on(world.device),
+    )
 
 
 def _check_precision(config: TrainConfig, world: World) -> None:
@@ -146,14 +153,16 @@ def _one_epoch(
     progress.history.append({"epoch": progress.epoch, "loss": total / max(seen, 1)})
 
 
-def _after_epoch(state: TrainState, config: TrainConfig, split: Split, world: World) -> None:
+def _after_epoch(
+    state: TrainState, config: TrainConfig, judge: Callable[[nn.Module], float], world: World
+) -> None:
     """Validate when it is time to, keep the best weights, and decide whether to stop."""
     progress = state.progress
     (elapsed,) = world.share([progress.elapsed])
     out_of_time = config.minutes is not None and elapsed >= config.minutes * 60
     last = progress.epoch >= config.epochs or out_of_time
     if last or progress.epoch % config.evaluate_every == 0:
-        (score,) = world.share([_validate(state.model, split) if world.is_writer else 0.0])
+        (score,) = world.share([judge(state.model) if world.is_writer else 0.0])
         progress.history[-1]["ndcg@10"] = score
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = score, progress.epoch
@@ -163,12 +172,13 @@ def _after_epoch(state: TrainState, config: TrainConfig, split: Split, world: Wo
     progress.done = last or (progress.best_epoch > 0 and stale)
 
 
-def _validate(model: nn.Module, split: Split) -> float:
+def _validate(split: Split, neighbours: NeighbourTable | None, model: nn.Module) -> float:
     assert isinstance(model, Network)
     model.eval()
     states = hidden_states(model, split.valid_history)
     scores = factor_scores(states, model.table.detach().cpu().numpy())
-    ranking = rank_catalogue(scores, split.valid_history, split.valid_target)
+    served = boosted(scores, split.valid_history, neighbours)
+    ranking = rank_catalogue(served, split.valid_history, split.valid_target)
     return ranking_metrics(ranking.ranks)["ndcg@10"]
 
 

@@ -16,7 +16,7 @@ from tierline import ConfigurationError
 from tierline.cli import EXIT_DONE
 from tierline_cloud.bundles import write_bundles
 from tierline_cloud.cli import COMPRESS
-from tierline_cloud.compression import DEFAULT_LADDER, Latency, Rung, is_size_only, measure_latency
+from tierline_cloud.compression import Latency, Rung, is_size_only, measure_latency
 from tierline_cloud.compression.latency import SLOWER
 from tierline_cloud.factory import Factory
 from tierline_cloud.ladder import LADDER_FILE, Ladder, known_ladder
@@ -29,6 +29,8 @@ RUNGS = (
     Rung(name="whole", table="float32", graph="float32"),
     Rung(name="all-at-once", table="int4", rank=4, prune=0.5),
     Rung(name="shipped"),
+    Rung(name="fewer", neighbours=2),
+    Rung(name="none", neighbours=0),
 )
 
 
@@ -63,6 +65,29 @@ def test_the_shipped_rung_is_the_edge_that_the_factory_ships(
     assert np.array_equal(rung, shipped)
 
 
+def test_neighbours_weigh_what_they_store_and_fewer_weigh_less(
+    factory: Factory, report: dict[str, dict[str, object]]
+) -> None:
+    assert factory.neighbours is not None
+    sizes = [report[name]["bytes"] for name in ("shipped", "fewer", "none")]
+    whole, fewer, none = (size.get("neighbours", 0) for size in sizes)  # type: ignore[attr-defined]
+    assert whole == factory.neighbours.nbytes > fewer > none == 0
+    items = factory.split.train.n_items
+    assert fewer == items + 1 + 2 * items * 3 + 256 * 4
+    times = [report[name]["cloud_times"] for name in ("shipped", "fewer", "none")]
+    assert times == sorted(times)  # type: ignore[type-var]
+
+
+def test_only_a_distilled_network_can_keep_some(factory: Factory) -> None:
+    with pytest.raises(ConfigurationError, match="rung a: only a distilled network"):
+        Ladder(factory, (Rung(name="a", network="cloud", neighbours=3),)).report(timed=False)
+
+
+def test_a_rung_that_leaves_them_to_the_recipe_has_the_key_it_had() -> None:
+    assert "neighbours" not in Rung(name="a").to_json()
+    assert Rung(name="a", neighbours=3).to_json()["neighbours"] == 3
+
+
 def test_nobody_whose_history_gave_a_range_is_judged(factory: Factory) -> None:
     ladder = Ladder(factory, RUNGS)
     assert not set(ladder.judged) & set(ladder.range_users)
@@ -72,7 +97,7 @@ def test_nobody_whose_history_gave_a_range_is_judged(factory: Factory) -> None:
 def test_a_rung_is_timed_beside_float32(
     factory: Factory, report: dict[str, dict[str, object]]
 ) -> None:
-    rung = Ladder(factory, RUNGS[2:]).report()["rungs"][0]
+    rung = Ladder(factory, RUNGS[2:3]).report()["rungs"][0]
     assert [point["batch"] for point in rung["latency"]] == [1, 8, 64]
     assert all(point["rung"] > 0 and point["control"] > 0 for point in rung["latency"])
     assert rung["size_only"] == any(point["ratio"] > SLOWER for point in rung["latency"])
@@ -148,7 +173,7 @@ def test_a_recipe_without_rungs_keeps_the_default_ladder(tmp_path: Path) -> None
     path = tmp_path / "own.toml"
     path.write_text("")
     assert read_recipe(path) == replace(FULL, name="own")
-    assert read_recipe(path).ladder == DEFAULT_LADDER
+    assert read_recipe(path).ladder == FULL.ladder
 
 
 @pytest.mark.parametrize(
@@ -214,7 +239,7 @@ def test_the_command_finds_the_run_again_and_reports_its_ladder(
     factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tierline_cloud.run._factory", lambda options, console, world: factory)
-    monkeypatch.setattr(factory, "recipe", replace(factory.recipe, ladder=RUNGS[2:]))
+    monkeypatch.setattr(factory, "recipe", replace(factory.recipe, ladder=RUNGS[2:3]))
     parser = argparse.ArgumentParser()
     COMPRESS.configure(parser)
     target = tmp_path / "ladder.json"
