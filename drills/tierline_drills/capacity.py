@@ -1,5 +1,5 @@
-"""What a fleet carries: an open-loop ramp up to the first step whose tail is too long, and then down
-again to a rate that it holds for longer than a step: a short one may have been lucky."""
+"""What a fleet carries: an open-loop ramp up to the first step whose tail is too long, then down to
+a rate that it holds for longer than a step: a short one may have been lucky."""
 
 from __future__ import annotations
 
