@@ -146,6 +146,7 @@ QUICK = Recipe(
     distillation=TrainConfig(
         epochs=8, batch=128, rate=1e-3, evaluate_every=2, patience=3, minutes=1.0
     ),
+    neighbours=10.0,
 )
 
 # SASRec-CE as measured on Amazon Beauty (22,363 users, 12,101 items): level with item-kNN after

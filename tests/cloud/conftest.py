@@ -35,7 +35,6 @@ def tiny_recipe() -> Recipe:
         edge_training=replace(QUICK.edge_training, epochs=2, batch=64, evaluate_every=1),
         distillation=replace(QUICK.distillation, epochs=1, batch=64, evaluate_every=1),
         head=replace(QUICK.head, steps=50),
-        neighbours=10.0,
     )
 
 

@@ -114,8 +114,9 @@ def test_the_edge_bundles_golden_replies_are_the_int8_graphs(run: Path) -> None:
     assert codes.scales is not None
     rows = dequantize_rows(RowwiseInt8(codes.codes, codes.scales, codes.biases))
     session = EdgeSession(bundle.model_bytes(), rows, threads=1)
-    golden = bundle.manifest.golden
+    golden, near = bundle.manifest.golden, bundle.neighbours()
     assert golden is not None
+    assert near is not None
     for request, reply in bundle.golden():
         history = request.query["history"].astype(np.int64)[-50:]
         ids = np.zeros((1, 50), np.int64)
@@ -125,9 +126,9 @@ def test_the_edge_bundles_golden_replies_are_the_int8_graphs(run: Path) -> None:
         assert asked is not None
         # A recommendation meets an int8 query, so its scores are only near the float products.
         allowed = golden.tolerance * max(1.0, float(np.abs(reply.scores).max()))
-        assert reply.scores == pytest.approx(
-            rows[asked.astype(int)] @ outputs.hidden[0], abs=allowed
-        )
+        products = rows[asked.astype(int)] @ outputs.hidden[0]
+        gains = near.boosts([request.query["history"]]).at(0, asked)
+        assert reply.scores == pytest.approx(products + gains, abs=allowed)
         assert reply.uncertainty == pytest.approx(float(outputs.uncertainty[0]), abs=1e-6)
 
 
