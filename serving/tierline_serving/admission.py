@@ -7,6 +7,7 @@ models) is learned while there is always a next batch: it stretches every predic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -37,7 +38,7 @@ STANDING_AFTER: Final = 0.1  # seconds: a queue that was never empty for so long
 STANDING_BATCHES: Final = 8  # nor is one that has outlasted so many batches, where they take longer
 STANDING_SHARE: Final = 0.5  # of the time left that a standing queue may take
 AMPLE: Final = 0.1  # of the time left: what takes no more at the dearest rate is in time
-_FADES: Final = 0.99  # weight of one request's bytes a row against the next one's
+_RISES: Final = 1.01  # how much the fewest rows a byte are forgotten by with every request
 
 
 class Backlog(NamedTuple):
@@ -127,7 +128,7 @@ class Admission:
         self.stretch = 1.0  # seconds of the clock a second of scoring takes while work is queued
         # By class: since when nobody of it has found nothing queued before him.
         self._queued_since: dict[str, float] = {}
-        self._rows = self._bytes = 0.0  # of the requests that came, decayed
+        self._density = math.inf  # rows a byte: of the requests that came, the fewest
 
     @property
     def is_warm(self) -> bool:
@@ -153,12 +154,14 @@ class Admission:
 
     def learn_size(self, rows: int, size: int) -> None:
         """A request of ``size`` bytes turned out to have ``rows`` rows."""
-        self._rows = self._rows * _FADES + rows
-        self._bytes = self._bytes * _FADES + size
+        if size:
+            self._density = min(rows / size, self._density * _RISES)
 
     def rows_in(self, size: int) -> int:
-        """How many rows a request of ``size`` bytes is likely to have, unread; at least 1."""
-        return max(1, int(size * self._rows / self._bytes)) if self._bytes else 1
+        """How many rows a request of ``size`` bytes has at least, unread, as requests go: by those
+        with the fewest rows a byte. Who only asks for the whole catalogue has one row, however
+        long the history; refused by its length he would be refused for nothing."""
+        return max(1, int(size * self._density)) if self._density < math.inf else 1
 
     def expected_wait(self, backlog: Backlog, now: float) -> float:
         """Seconds before a request arriving now would begin to be scored; 0 when not known."""
