@@ -38,6 +38,7 @@ STANDING_AFTER: Final = 0.1  # seconds: a queue that was never empty for so long
 STANDING_BATCHES: Final = 8  # nor is one that has outlasted so many batches, where they take longer
 STANDING_SHARE: Final = 0.5  # of the time left that a standing queue may take
 AMPLE: Final = 0.1  # of the time left: what takes no more at the dearest rate is in time
+_ALL_LATELY: Final = 20  # requests in a row that all brought candidates: lengths then tell rows
 _RISES: Final = 1.01  # how much the fewest rows a byte are forgotten by with every request
 
 
@@ -128,7 +129,8 @@ class Admission:
         self.stretch = 1.0  # seconds of the clock a second of scoring takes while work is queued
         # By class: since when nobody of it has found nothing queued before him.
         self._queued_since: dict[str, float] = {}
-        self._density = math.inf  # rows a byte: of the requests that came, the fewest
+        self._density = math.inf  # candidates a byte: of the requests that came, the fewest
+        self._with_candidates = 0  # requests since one that asked for the whole catalogue
 
     @property
     def is_warm(self) -> bool:
@@ -153,15 +155,20 @@ class Admission:
         self._observed_at, self._last_took = now, seconds
 
     def learn_size(self, rows: int, size: int) -> None:
-        """A request of ``size`` bytes turned out to have ``rows`` rows."""
-        if size:
+        """A request with ``size`` bytes of tensors turned out to have ``rows`` candidates; 0 when
+        it asks for the whole catalogue, so that its length says nothing."""
+        if not rows:
+            self._with_candidates = 0
+        elif size:
             self._density = min(rows / size, self._density * _RISES)
+            self._with_candidates += 1
 
     def rows_in(self, size: int) -> int:
-        """How many rows a request of ``size`` bytes has at least, unread, as requests go: by those
-        with the fewest rows a byte. Who only asks for the whole catalogue has one row, however
-        long the history; refused by its length he would be refused for nothing."""
-        return max(1, int(size * self._density)) if self._density < math.inf else 1
+        """How many rows ``size`` bytes of tensors have at least, unread, as requests go lately: by
+        those with the fewest rows a byte; 1 when some asked for the whole catalogue."""
+        if self._with_candidates < _ALL_LATELY:
+            return 1
+        return max(1, int(size * self._density))
 
     def expected_wait(self, backlog: Backlog, now: float) -> float:
         """Seconds before a request arriving now would begin to be scored; 0 when not known."""

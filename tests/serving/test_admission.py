@@ -85,16 +85,19 @@ def test_a_queue_that_stands_for_one_class_need_not_stand_for_those_above_it() -
         assert is_admitted(now, Criticality.CRITICAL, 8 if now == 1.2 else 0)
 
 
-def test_a_head_alone_foretells_no_more_rows_than_requests_of_its_length_may_have() -> None:
+def test_a_length_foretells_the_fewest_rows_and_one_where_whole_catalogues_are_asked_for() -> None:
     admission = Admission(100)
     assert admission.rows_in(10_000) == 1
-    for history in range(1, 51):  # whole catalogues: one row, however long the history
-        admission.learn_size(1, 8 * history)
-    assert {admission.rows_in(8 * history) for history in range(1, 51)} == {1}
-    for _ in range(1000):  # and candidates alone, from then on
+    for _ in range(1000):
+        admission.learn_size(100, 25_600)
+        admission.learn_size(100, 51_200)  # with a long history
+    assert admission.rows_in(51_200) == pytest.approx(100, abs=2)
+    for _ in range(1000):
         admission.learn_size(100, 25_600)
     assert admission.rows_in(51_200) == 200
-    assert admission.rows_in(0) == 1
+    assert admission.rows_in(-200) == 1
+    admission.learn_size(0, 400)
+    assert admission.rows_in(51_200) == 1
 
 
 def test_nobody_is_refused_before_the_fit_is_warm() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tierline import CallError
 from tierline_serving.admission import Admission, Backlog, Verdict
 from tierline_serving.batching.batcher import Batcher
 from tierline_serving.batching.limits import YIELDS, Refusal
 from tierline_serving.batching.pending import Pending
 from tierline_serving.batching.refusing import decided, refused
+
+FRAME_HEAD: Final = 256  # bytes of a request's length that may be names and shapes, not tensors
 
 
 class Door:
@@ -35,7 +39,7 @@ class Door:
         self, size: int, deadline_at: float, backlog: Backlog, now: float, criticality: str
     ) -> CallError | None:
         """Why a request of ``size`` bytes, not read yet, would be refused; None: it may come."""
-        rows = self.admission.rows_in(size)
+        rows = self.admission.rows_in(size - FRAME_HEAD)
         before = self._batcher.rows_before(criticality)
         decision = self.admission.decide(rows, deadline_at, backlog, now, criticality, before)
         if decision.verdict is not Verdict.ADMIT:
@@ -50,7 +54,7 @@ class Door:
     ) -> CallError | None:
         """Queue a request, or say why not."""
         rows, deadline_at, size = pending.rows, pending.deadline_at, pending.size
-        self.admission.learn_size(rows, size)
+        self.admission.learn_size(0 if pending.request.candidates is None else rows, size)
         before = self._batcher.rows_before(criticality)
         decision = self.admission.decide(rows, deadline_at, backlog, now, criticality, before)
         if decision.verdict is not Verdict.ADMIT:
