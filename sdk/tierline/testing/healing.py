@@ -10,9 +10,9 @@ from tierline.testing.outcome import Outcome
 
 ONE_FALSE_TIMEOUT = 1
 FORGOTTEN = WINDOW + 1.3  # seconds after which a budget remembers nothing, clocks and buckets apart
-SETTLING = 14.0  # seconds before the last calls in which others have asked whoever was mended
+SETTLING = 14.0  # seconds from the mending on, with some calls, in which everything must heal
 LATELY = 5.0  # seconds; no drawn policy ejects anybody for longer
-HASTE = 0.02  # seconds; who gives up sooner has learnt nothing of a healthy endpoint
+HASTY = 0.02  # seconds; who gives up sooner has learnt nothing of a healthy endpoint
 SPELL = 8  # refusals in a row that no half-open breaker, and no raised threshold, explains
 REFUSED = "escalation_refused: "
 # What healthy endpoints, a full budget and time enough leave no reason for.
@@ -51,7 +51,7 @@ def _asked_in_haste(outcomes: Sequence[Outcome], by: float) -> bool:
     and nobody has asked since."""
     asked = [o for o in outcomes if o.attempts and o.began >= by - SETTLING]
     return bool(asked) and all(
-        a.outcome == "timed_out" and a.ended - a.started < HASTE and o.began < by
+        a.outcome == "timed_out" and a.ended - a.started < HASTY and o.began < by
         for o in asked
         for a in o.attempts
     )

@@ -21,13 +21,13 @@ from tierline._config import (
     TimeoutPolicy,
 )
 from tierline.testing.faults import Fault, FaultKind, draw_schedule
+from tierline.testing.healing import SETTLING
 from tierline.testing.load import Load, draw_load, steady_load
 from tierline.testing.nodes import NodeProfile
 from tierline.testing.privacy import draw_field_policy
 from tierline.testing.simulation import Plan, Run, default_profile, run_plan
 
 CHAOS = 4.0  # seconds of faults; everything is mended when they are over
-SETTLING = 14.0  # seconds after that, with some calls, in which everything must heal
 PAUSE = 1.0  # seconds between the two: what crashed is cold no more
 CALLS, SETTLING_CALLS, FINAL_CALLS = 28, 12, 6
 HASTE = (0.003, 0.006, 0.015)  # seconds; what callers have who cannot wait
