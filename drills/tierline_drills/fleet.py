@@ -113,8 +113,9 @@ class Fleet:
         self.front = f"http://127.0.0.1:{port}"
         self.processes.wait_ready(name, f"{self.front}/readyz")
 
-    def start(self, name: str) -> None:
-        """Start (or start again) a node; it is not ready yet."""
+    def start(self, name: str, *, nice: int = 0) -> None:
+        """Start (or start again) a node; it is not ready yet. With ``nice`` it gives way to the
+        others until it is."""
         node = self.nodes[name]
         serving = ["serve", node.source, "--port", str(node.port), "--threads", "1"]
         serving += ["--trust", str(self.shop.public), *node.options]
@@ -130,7 +131,7 @@ class Fleet:
         if node.namespace is not None:
             command = node.namespace.command([*command, "--host", node.host, "--allow-remote"])
         one_core = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        self.processes.start(name, command, one_core)
+        self.processes.start(name, command, one_core, nice=nice)
 
     def wait_ready(self, name: str) -> None:
         """Wait until it is ready. Raises DrillError."""

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tierline_drills import priority
 from tierline_drills.errors import DrillError
 
 READY_TIMEOUT = 120.0  # seconds a server may take to load and compile its kernels
@@ -33,13 +34,14 @@ STDERR = 2  # the file descriptor: stdout is for results
 
 # Runs before the command, in its process: dies with its parent (PR_SET_PDEATHSIG = 1), then execs.
 # A wrapper and not preexec_fn: that one may deadlock in a process that has threads.
-GUARD = """
+GUARD = f"""
 import ctypes, os, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
     if os.getppid() != int(sys.argv[1]):
         os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+{priority.LOWER}
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -50,16 +52,24 @@ class Processes:
         self.logs = logs
         logs.mkdir(parents=True, exist_ok=True)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._lowered: set[str] = set()
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
         atexit.register(self.close)
 
     def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        nice: int = 0,
     ) -> int:
         """Start ``command`` with its output in ``<name>.log``; returns its process id. From any
-        thread."""
+        thread. With ``nice`` it has a low priority until ``wait_ready`` finds it ready."""
         with (self.logs / f"{name}.log").open("ab") as log:
-            self._starter.submit(self._spawn, name, command, environment, log).result()
+            self._starter.submit(self._spawn, name, command, environment, log, nice).result()
+        if nice:
+            self._lowered.add(name)
         return self._running[name].pid
 
     def show(self, name: str, command: Sequence[str]) -> None:
@@ -79,8 +89,10 @@ class Processes:
         command: Sequence[str],
         environment: Mapping[str, str] | None,
         output: IO[bytes] | None,
+        nice: int = 0,
     ) -> None:
-        guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]
+        own, low = str(os.getpid()), str(nice)
+        guarded = [sys.executable, "-I", "-S", "-c", GUARD, own, low, *command]
         self._running[name] = subprocess.Popen(
             guarded,
             stdin=subprocess.DEVNULL,
@@ -133,6 +145,9 @@ class Processes:
             if time.monotonic() > give_up:
                 raise DrillError(f"{name} was not ready after {timeout:.0f} s; {self.tail(name)}")
             time.sleep(POLL)
+        if name in self._lowered:
+            self._lowered.discard(name)
+            priority.lift(self._running[name].pid)
 
     def run(self, name: str, command: Sequence[str], timeout: float) -> str:
         """Run a command to its end and return what it printed. Raises DrillError."""

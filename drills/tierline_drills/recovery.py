@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tierline_drills import storage
+from tierline_drills import priority, storage
 from tierline_drills.alerts.rules import Alert, Observed
 from tierline_drills.errors import DrillError
 from tierline_drills.responder import REGISTRY_EVERY, SERVING_EVERY
@@ -63,10 +63,13 @@ class Recovery:
     def _restart(self, name: str) -> str:
         session = self._session
         time.sleep(float(session.fleet_settings.get("restart_after", 1.0)))
-        session.fleet.start(name)
+        gently = priority.can_lift()
+        session.fleet.start(name, nice=priority.LOW if gently else 0)
         session.fleet.wait_ready(name)
         session.tell("clear", f"{name} is ready again", (name,))
-        return f"restarted {name}"
+        return (
+            f"restarted {name}, {'giving way to its neighbours' if gently else 'at full priority'}"
+        )
 
     def _roll_back(self, blamed: str) -> str:
         session = self._session

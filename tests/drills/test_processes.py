@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tierline_drills import priority
 from tierline_drills.errors import DrillError
 from tierline_drills.processes import Processes, free_ports
 
@@ -35,6 +36,15 @@ import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
 time.sleep(600)
+"""
+
+# Says how it was started, and serves with a thread of its own.
+SERVER = """
+import http.server, os, sys, threading
+print("nice", os.getpriority(os.PRIO_PROCESS, 0), flush=True)
+address = ("127.0.0.1", int(sys.argv[1]))
+server = http.server.HTTPServer(address, http.server.SimpleHTTPRequestHandler)
+threading.Thread(target=server.serve_forever).start()
 """
 
 
@@ -140,3 +150,24 @@ def test_a_command_that_fails_is_told_with_what_it_printed(tmp_path: Path) -> No
     failing = [sys.executable, "-S", "-c", "import sys; sys.exit('no disk')"]
     with Processes(tmp_path) as processes, pytest.raises(DrillError, match="no disk"):
         processes.run("failing", failing, timeout=10.0)
+
+
+@pytest.mark.skipif(not priority.can_lift(), reason="no right to raise a priority again")
+def test_a_server_started_beside_others_gives_way_until_it_is_ready(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with Processes(tmp_path) as processes:
+        command = [sys.executable, "-c", SERVER, str(port)]
+        process = processes.start("server", command, nice=priority.LOW)
+        processes.wait_ready("server", f"http://127.0.0.1:{port}/")
+        threads = [int(each.name) for each in Path(f"/proc/{process}/task").iterdir()]
+        after = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+        group = session_priority(process)
+    assert processes.tail("server").splitlines()[1] == f"nice {priority.LOW}"
+    assert after == {0}
+    assert group in ("", "0")
+
+
+def session_priority(process: int) -> str:
+    """The nice value of a process's session; "" where the kernel knows none."""
+    place = Path(f"/proc/{process}/autogroup")
+    return place.read_text().split()[-1] if place.exists() else ""
