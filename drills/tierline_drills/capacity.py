@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from tierline_drills.errors import DrillError
 from tierline_drills.load import Load
+from tierline_drills.recent import Tail
 from tierline_drills.records import Call
-from tierline_drills.responder import Tail
 from tierline_drills.statistics import percentile
 from tierline_drills.timeline import is_good
 

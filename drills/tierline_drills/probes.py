@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from tierline_drills import storage
 from tierline_drills.control import current
-from tierline_drills.records import Call
-from tierline_drills.responder import Tail
 from tierline_drills.timeline import is_good
 
 
 def answered(seconds: float = 3.0) -> float:
-    """The share of the calls of the last ``seconds`` that were answered rightly and in time, at any
-    quality; 0 when nobody called."""
+    """The share of the calls of the last ``seconds`` (at most 60) that were answered rightly and in
+    time, at any quality; 0 when nobody called."""
     session = current()
-    recent = _recent(seconds)
+    recent = session.recent.last(seconds, session.now())
     deadline = float(session.load_settings.get("deadline", 0.25))
     return sum(is_good(call, deadline) for call in recent) / len(recent) if recent else 0.0
 
 
-def wrong_answers(seconds: float = 3600.0) -> int:
+def wrong_answers() -> int:
     """How many wrong answers reached callers."""
-    return sum(bool(call.wrong) for call in _recent(seconds))
+    return current().recent.wrong_answers
 
 
 def ready(node: str) -> bool:
@@ -39,10 +37,3 @@ def registry_whole() -> bool:
 def serving(node: str) -> str:
     """The bundle a node serves."""
     return current().fleet.serving(node)
-
-
-def _recent(seconds: float) -> list[Call]:
-    session = current()
-    since = session.now() - seconds
-    calls = [call for path in session.load.logs for call in Tail(path).calls()]
-    return [call for call in calls if call.ended >= since]

@@ -6,19 +6,16 @@ delivers them, asks the pure desk which response they want, and carries it out.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from tierline import TierlineError
 from tierline_drills.alerts.deliver import Receiver, deliver
 from tierline_drills.alerts.rules import Alert, Observed, Rules
-from tierline_drills.errors import BadLog
-from tierline_drills.records import EXPERIMENT, Call, read_line
+from tierline_drills.recent import Recent
 from tierline_drills.responses import Desk, Response
 
 LOOK_EVERY = 0.1  # seconds
@@ -41,41 +38,13 @@ class Hands(Protocol):
 
 
 @dataclass(slots=True)
-class Tail:
-    """New whole lines of a file that grows."""
-
-    path: Path
-    _offset: int = 0
-    _rest: str = ""
-
-    def calls(self) -> list[Call]:
-        """The calls of the experiment group written since the last time."""
-        if not self.path.exists():
-            return []
-        with self.path.open(encoding="utf-8") as file:
-            file.seek(self._offset)
-            text = self._rest + file.read()
-            self._offset = file.tell()
-        *whole, self._rest = text.split("\n")
-        found = []
-        for line in whole:
-            try:
-                entry = read_line(json.loads(line))
-            except (ValueError, BadLog):
-                continue  # cut in two by a crash of its writer: the report's reader tells of it
-            if isinstance(entry, Call) and entry.group == EXPERIMENT:
-                found.append(entry)
-        return found
-
-
-@dataclass(slots=True)
 class Responder:
     """The thread. ``start`` and ``stop`` it; it never raises into the drill."""
 
     rules: Rules
     desk: Desk
     hands: Hands
-    logs: Sequence[Path]
+    recent: Recent
     tell: Tell
     now: Callable[[], float]
     receivers: tuple[Receiver, ...] = ()
@@ -97,10 +66,9 @@ class Responder:
             thread.join(60.0)
 
     def _run(self) -> None:
-        tails = [Tail(path) for path in self.logs]
         while not self._stopped.wait(LOOK_EVERY):
-            calls = [call for tail in tails for call in tail.calls()]
-            alerts = self.rules.look(self.now(), calls, self.hands.observed())
+            now = self.now()
+            alerts = self.rules.look(now, self.recent.read(now), self.hands.observed())
             if alerts:
                 self._handle(alerts)
 

@@ -25,6 +25,7 @@ from tierline_drills.fleet import Fleet
 from tierline_drills.load import Load, collect_truth
 from tierline_drills.processes import Processes, free_ports, tierline_command
 from tierline_drills.proxy.client import ProxyClient
+from tierline_drills.recent import Recent
 from tierline_drills.records import CONTROL, EXPERIMENT, Count, Drill, Event, write_line
 from tierline_drills.recovery import Recovery
 from tierline_drills.responder import Responder
@@ -89,6 +90,7 @@ class Session:
         self._events: TextIO | None = None
         self._lock = threading.Lock()
         self._responder: Responder | None = None
+        self.recent = Recent(())
         self.canaries: Canaries | None = None
         self.recovery = Recovery(self)
         self.at_end: list[Closing] = []  # what an action opened for as long as the drill lasts
@@ -258,11 +260,12 @@ class Session:
         drill = self._drill()
         allowed = self.fleet_settings.get("responses")
         responses = frozenset(Response if allowed is None else map(Response, allowed))
+        self.recent = Recent(self.load.logs)
         self._responder = Responder(
             rules=Rules(slo=drill.slo, deadline=drill.deadline, tiers=drill.endpoints),
             desk=Desk(allowed=responses),
             hands=self.recovery,
-            logs=self.load.logs,
+            recent=self.recent,
             tell=self.tell,
             now=self.now,
             receivers=tuple(Receiver(**one) for one in self.fleet_settings.get("receivers", ())),

@@ -47,6 +47,23 @@ def test_an_endpoint_that_fails_is_told_once() -> None:
     assert watch.look(1.3, [failing(9, 1.25, "edge-1")], Observed()) == []
 
 
+def test_calls_that_have_left_the_window_count_no_more() -> None:
+    watch = rules()
+    four = [failing(i, 1 + i * 0.01, "edge-1") for i in range(4)]
+    wrong = [failing(i, 1.1, "edge-2", "model_failed") for i in range(4, 6)]
+    bad = [logs.call(9, 1.1, error="Unavailable: x", attempts=())]
+    serving = Observed(serving={"edge-2": "v2@b"})
+    assert watch.look(1.2, four + wrong + bad, serving) == []
+    later = [failing(i, 5.0, "edge-1") for i in range(10, 14)]
+    later += [failing(i, 5.0, "edge-2", "model_failed") for i in range(14, 16)]
+    later += [logs.call(19, 5.0, error="Unavailable: x", attempts=())]
+    assert watch.look(5.2, later, serving) == []
+    fifth = [failing(20, 5.1, "edge-1"), failing(21, 5.1, "edge-2", "model_failed")]
+    fifth += [logs.call(22, 5.1, error="Unavailable: x", attempts=())]
+    told = names(watch.look(5.3, fifth, serving))
+    assert told == ["EndpointFailing", "ErrorBudgetBurning", "BundleFailing"]
+
+
 def test_an_alert_repeats_only_after_its_time_and_is_resolved_when_quiet() -> None:
     watch = Rules(slo=0.999, deadline=0.1, tiers=TIERS, repeat=100.0, quiet=10.0)
     down = Observed(ended=("edge-1",))

@@ -7,11 +7,11 @@ Prometheus rules, over the metrics that nodes export.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tierline_drills.records import Call
+from tierline_drills.records import Call, Tried
 from tierline_drills.timeline import is_good
 
 WINDOW = 2.0  # seconds looked back on
@@ -52,6 +52,37 @@ class Observed:
 
 
 @dataclass(slots=True)
+class _Window:
+    """The calls of the last WINDOW seconds, counted as they come and go: what a look costs does not
+    grow with them."""
+
+    deadline: float
+    calls: deque[Call] = field(default_factory=deque)
+    failed: Counter[str] = field(default_factory=Counter)  # attempts by endpoint
+    fine: Counter[str] = field(default_factory=Counter)
+    bad: int = 0  # calls
+    wrong: deque[Tried] = field(default_factory=deque)  # attempts that a wrong answer ended
+
+    def move(self, now: float, calls: list[Call]) -> None:
+        """Let calls in, and those go that ended before the window."""
+        self.calls.extend(calls)
+        for call in calls:
+            self._count(call, 1)
+            self.wrong += [each for each in call.attempts if each.outcome == "model_failed"]
+        while self.calls and self.calls[0].ended < now - WINDOW:
+            gone = self.calls.popleft()
+            self._count(gone, -1)
+            for each in gone.attempts:
+                if each.outcome == "model_failed":
+                    self.wrong.popleft()  # they go in the order they came
+
+    def _count(self, call: Call, step: int) -> None:
+        self.bad += step * (not is_good(call, self.deadline))
+        for tried in call.attempts:
+            (self.failed if tried.failed else self.fine)[tried.endpoint] += step
+
+
+@dataclass(slots=True)
 class Rules:
     """Decides which alerts are told. ``slo`` and ``deadline`` say what a good call is."""
 
@@ -60,17 +91,18 @@ class Rules:
     tiers: Mapping[str, str]  # node → tier
     repeat: float = REPEAT
     quiet: float = QUIET
-    _calls: deque[Call] = field(default_factory=deque)
+    _window: _Window = field(init=False)
     _told: dict[tuple[str, tuple[str, ...]], float] = field(default_factory=dict)
     _seen: dict[tuple[str, tuple[str, ...]], float] = field(default_factory=dict)
     _active: dict[tuple[str, tuple[str, ...]], Alert] = field(default_factory=dict)
     _served: dict[str, tuple[str, float]] = field(default_factory=dict)  # node → bundle, since
 
+    def __post_init__(self) -> None:
+        self._window = _Window(self.deadline)
+
     def look(self, now: float, calls: list[Call], observed: Observed) -> list[Alert]:
         """The alerts to tell now: new ones, repeats that are due, and those that are over."""
-        self._calls.extend(calls)
-        while self._calls and self._calls[0].ended < now - WINDOW:
-            self._calls.popleft()
+        self._window.move(now, calls)
         told: list[Alert] = []
         for alert in self._conditions(now, observed):
             self._seen[alert.key] = now
@@ -118,13 +150,8 @@ class Rules:
         return found
 
     def _failing(self, now: float) -> list[Alert]:
-        failed: dict[str, int] = {}
-        fine: dict[str, int] = {}
-        for call in self._calls:
-            for tried in call.attempts:
-                counted = failed if tried.failed else fine
-                counted[tried.endpoint] = counted.get(tried.endpoint, 0) + 1
-        down = [n for n, count in failed.items() if count >= FAILURES and count > fine.get(n, 0)]
+        failed, fine = self._window.failed, self._window.fine
+        down = [n for n, count in failed.items() if count >= FAILURES and count > fine[n]]
         alerts = [
             Alert(
                 name="EndpointFailing",
@@ -137,19 +164,19 @@ class Rules:
         ]
         for tier in sorted(set(self.tiers.values())):
             members = tuple(sorted(n for n, kind in self.tiers.items() if kind == tier))
-            lost = sum(failed.get(name, 0) for name in members)
-            answered = sum(fine.get(name, 0) for name in members)
+            lost = sum(failed[name] for name in members)
+            answered = sum(fine[name] for name in members)
             if lost >= FAILURES and answered == 0:
                 summary = f"no attempt at tier {tier} succeeded within {WINDOW:.0f} s"
                 alerts.append(Alert(name="TierLost", summary=summary, endpoints=members, at=now))
         return alerts
 
     def _burning(self, now: float) -> list[Alert]:
-        bad = sum(not is_good(call, self.deadline) for call in self._calls)
-        allowed = FAST_BURN * (1 - self.slo) * len(self._calls)
+        bad, count = self._window.bad, len(self._window.calls)
+        allowed = FAST_BURN * (1 - self.slo) * count
         if bad < 2 or bad <= allowed:
             return []
-        summary = f"{bad} of {len(self._calls)} calls went wrong within {WINDOW:.0f} s"
+        summary = f"{bad} of {count} calls went wrong within {WINDOW:.0f} s"
         return [Alert(name="ErrorBudgetBurning", summary=summary, at=now)]
 
     def _poisoned(self, now: float, observed: Observed) -> list[Alert]:
@@ -158,11 +185,10 @@ class Rules:
             if self._served.get(node, ("", 0.0))[0] != bundle:
                 self._served[node] = (bundle, now if node in self._served else float("-inf"))
         wrong: dict[str, int] = {}
-        for call in self._calls:
-            for tried in call.attempts:
-                bundle, since = self._served.get(tried.endpoint, ("", 0.0))
-                if tried.outcome == "model_failed" and bundle and tried.started >= since:
-                    wrong[bundle] = wrong.get(bundle, 0) + 1
+        for tried in self._window.wrong:
+            bundle, since = self._served.get(tried.endpoint, ("", 0.0))
+            if bundle and tried.started >= since:
+                wrong[bundle] = wrong.get(bundle, 0) + 1
         return [
             Alert(
                 name="BundleFailing",
