@@ -13,13 +13,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tierline import BadRequest, ModelFailed, ModelNotFound, TierlineError
 from tierline_serving import memory
-from tierline_serving.batching import Runner
-from tierline_serving.batching.batcher import DEFAULT_MAX_BATCH_ROWS
+from tierline_serving.batching import BatchLimits, Runner
 from tierline_serving.model_states import ModelState, rows_of
 from tierline_serving.scorer import Scorer
 from tierline_serving.served import Generation, Line, Served
@@ -49,11 +48,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryOptions:
-    """``max_rows`` is the largest batch to warm up; ``hold`` how long (seconds) the bundle before
+    """``batch`` bounds the batches to warm up; ``hold`` how long (seconds) the bundle before
     is kept, 0 keeps none; ``unload_first`` says that a bundle too large to stand beside the old
     one takes its place, with a gap in between; ``free`` tells the bytes of memory left."""
 
-    max_rows: int = DEFAULT_MAX_BATCH_ROWS
+    batch: BatchLimits = field(default_factory=BatchLimits)
     hold: float = DEFAULT_ROLLBACK_HOLD
     unload_first: bool = False
     free: Callable[[], int | None] = memory.available
@@ -264,7 +263,7 @@ class Repository:
             if found != name:
                 raise BadRequest(f"the source of {name!r} now holds a bundle of {found!r}")
             if loaded.warm_up is not None:
-                warm(loaded.scorer, loaded.warm_up, self._options.max_rows)
+                warm(loaded.scorer, loaded.warm_up, self._options.batch)
         except BaseException:
             loaded.scorer.close()
             raise

@@ -241,11 +241,10 @@ class Server:
                     task.cancel()
 
     async def _warm(self) -> None:
-        max_rows = self._settings.batch.max_batch_rows
         for name, request in self._warm_up.items():
             scorer = self._served.find(name).runner.scorer
             # On a thread: the loop answers probes meanwhile, and nobody else scores yet.
-            await asyncio.to_thread(warm, scorer, request, max_rows)
+            await asyncio.to_thread(warm, scorer, request, self._settings.batch)
         for seen in await self._repository.look(time.monotonic()):
             if seen.failure:
                 self._say(f"not loaded, going on without: {seen.failure}")
@@ -348,7 +347,7 @@ def _runners(
 
 def _repository_options(settings: ServerSettings) -> RepositoryOptions:
     return RepositoryOptions(
-        max_rows=settings.batch.max_batch_rows,
+        batch=settings.batch,
         hold=settings.rollback_hold,
         unload_first=settings.unload_first,
     )

@@ -111,9 +111,7 @@ class Replica:
             bundle = _opened(placed, options.trust)
             name, probe = bundle.manifest.model, probe_of(bundle)
             scorer = load_scorer(bundle, threads=options.threads, allowed=options.allowed)
-            limits = options.settings.batch
-            most = scorer.rows(probe.request) * limits.max_batch_requests
-            warm(scorer, probe.request, min(limits.max_batch_rows, most))
+            warm(scorer, probe.request, options.settings.batch)
             scorers[name], self._probes[name] = scorer, probe
         return scorers
 

@@ -13,7 +13,7 @@ import pytest
 from fake_scorer import POISON, FakeScorer, a_request, until
 
 from tierline import BadRequest, BundleRefused, ModelFailed, ModelNotFound
-from tierline_serving.batching import Runner
+from tierline_serving.batching import BatchLimits, Runner
 from tierline_serving.model_states import State
 from tierline_serving.repository import (
     RETRY_AFTER,
@@ -95,7 +95,7 @@ def run(scenario: Callable[[Node], Awaitable[None]], **options: Any) -> None:
         served = Served.of({"ranker": runner})
         chosen = RepositoryOptions(
             free=lambda: free[0] if served.line("ranker") else 64 * MIB,
-            **{"max_rows": 8, **options},
+            **{"batch": BatchLimits(max_batch_rows=8), **options},
         )
         repository = Repository(served, make_runner, shelves={"ranker": shelf}, options=chosen)
         node = Node(repository, served, shelf, first, free)
