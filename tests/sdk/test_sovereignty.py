@@ -121,6 +121,16 @@ def test_a_hashed_float_lies_between_zero_and_one(
     assert np.array_equal(lower[~finite], values[~finite], equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_float_goes_down_to_the_edge_of_its_bucket(dtype: type[np.floating]) -> None:
+    values = np.array([37.5, 40.0, 49.75, -0.5, -10.0, -10.25, 0.0], dtype)
+    request = ScoreRequest(model="m", query={"age": values})
+    tens = seen(rule("age", "generalise", step=10.0), request=request)
+    assert _flat(tens) == [30.0, 40.0, 40.0, -10.0, -10.0, -20.0, 0.0]
+    halves = seen(rule("age", "generalise", step=0.5), request=request)
+    assert _flat(halves) == [37.5, 40.0, 49.5, -0.5, -10.0, -10.5, 0.0]
+
+
 def test_two_zeros_have_one_pseudonym() -> None:
     request = ScoreRequest(model="m", query={"age": np.array([0.0])})
     negative = request._replace(query={"age": np.array([-0.0])})
