@@ -41,11 +41,12 @@ Told = Callable[[Outcome], None]
 
 @dataclass(slots=True)
 class Measured:
-    """How a request ended, for the metrics: "ok", an error code, or "cancelled"."""
+    """How a request ended: "ok", an error code, or "cancelled"; and what its headers said."""
 
     code: str = "cancelled"
     queue: float | None = None
     reason: str | None = None
+    said: CallHeaders | None = None
 
 
 class Handlers:
@@ -161,10 +162,20 @@ class Handlers:
         said: CallHeaders | None,
     ) -> None:
         """Count a native call that has ended, with no answer when the caller has gone."""
-        code, reason, queue = "cancelled", None, None
-        if answer is not None:
-            code, reason = answer.code, answer.reason
+        if answer is None:
+            self._ended("cancelled", None, None, said, arrived_at)
+        else:
             queue = None if answer.reply is None else answer.reply.timings["queue"]
+            self._ended(answer.code, answer.reason, queue, said, arrived_at)
+
+    def _ended(
+        self,
+        code: str,
+        reason: str | None,
+        queue: float | None,
+        said: CallHeaders | None,
+        arrived_at: float,
+    ) -> None:
         seconds = self._clock() - arrived_at
         self._metrics.ended(code, seconds, queue, reason)
         if self._tracing is not None:
@@ -177,14 +188,13 @@ class Handlers:
 
     @contextmanager
     def measured(self, arrived_at: float) -> Iterator[Measured]:
-        """Count a request of any protocol; fill in the code and queue time it ended with."""
+        """Count a request of a guest protocol; fill in what its headers said and how it ended."""
         self._metrics.began()
-        outcome = Measured()
+        ended = Measured()
         try:
-            yield outcome
+            yield ended
         finally:
-            seconds = self._clock() - arrived_at
-            self._metrics.ended(outcome.code, seconds, outcome.queue, outcome.reason)
+            self._ended(ended.code, ended.reason, ended.queue, ended.said, arrived_at)
 
     async def score(
         self,

@@ -27,6 +27,7 @@ from tierline_serving.lifecycle import Event, Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.served import Generation, Line, Served
 from tierline_serving.settings import ServerSettings
+from tierline_serving.tracing import Tracing
 
 MAX_BODY = 64 * 1024
 PRIOR = ScoreReply(
@@ -541,3 +542,31 @@ def test_a_damaged_body_is_a_typed_4xx_or_scored_never_a_500(data: st.DataObject
                 assert answer.error.code in {"bad_request", "model_not_found"}
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v2/models/ranker/infer", "/rerank"])
+def test_a_call_of_any_protocol_is_told_to_the_trace_when_it_ends(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str | None, dict[str, str | float]]] = []
+
+    class Traced:
+        def ended(
+            self, traceparent: str | None, seconds: float, about: dict[str, str | float]
+        ) -> None:
+            told.append((traceparent, about))
+
+    monkeypatch.setattr(Tracing, "find", Traced)
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    async def scenario() -> None:
+        async with endpoint() as node:
+            caller = Caller([b"neither a frame nor a document"])
+            headers = {"traceparent": parent, "x-request-id": "abc"}
+            assert (await caller.call(node.app, path, "POST", headers)).status == 400
+
+    asyncio.run(scenario())
+    [(trace, about)] = told
+    assert trace == parent
+    assert about["tierline.request_id"] == "abc"
+    assert about["tierline.code"] in ("bad_frame", "bad_request")

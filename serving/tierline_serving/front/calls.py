@@ -88,7 +88,7 @@ class Calls:
         with self.handlers.measured(arrived_at) as outcome:
             try:
                 headers = text_headers(scope["headers"])
-                said = read_headers(headers, now=arrived_at)
+                outcome.said = said = read_headers(headers, now=arrived_at)
                 request_id = said.request_id
                 accepts = headers.get("accept-encoding", "")
                 self.handlers.foresee(said, 0, arrived_at)  # before the body is read
