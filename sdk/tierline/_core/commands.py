@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from tierline._core.fleet import EndpointState
     from tierline._core.sovereignty import View
     from tierline._exceptions import CallError
     from tierline._types import Answer
+
+
+EARLY: Final = 1e-6  # seconds before its instant at which a call may be woken, no more
 
 
 class StartAttempt(NamedTuple):
@@ -29,7 +32,8 @@ class CancelAttempt(NamedTuple):
 
 
 class WakeAt(NamedTuple):
-    """Call ``wake`` at this instant, unless the call has finished."""
+    """Call ``wake`` at this instant, unless the call has finished: not before it by the clock that
+    all events are told by, which may be slower than a timer."""
 
     at: float
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from tierline._channels import AsyncChannel, Outgoing
 from tierline._core.call import ScoreCall
-from tierline._core.commands import CancelAttempt, Command, Finish, StartAttempt, WakeAt
+from tierline._core.commands import EARLY, CancelAttempt, Command, Finish, StartAttempt, WakeAt
 from tierline._exceptions import AttemptLapsed, TierlineError
 from tierline._types import Answer
 from tierline.wire import ScoreReply
@@ -96,7 +96,10 @@ async def _next_event(
     else:
         assert pause is not None, "the core waits for nothing"
         await asyncio.sleep(pause)
-    return call.wake(max(wake_at or 0.0, clock())), None
+    now = clock()
+    if wake_at is not None and wake_at - now > EARLY:
+        return [], wake_at  # this clock is slower than the loop's: wait for what is left
+    return call.wake(max(wake_at or 0.0, now)), None
 
 
 def _report(

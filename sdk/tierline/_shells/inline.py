@@ -8,7 +8,7 @@ from threading import Lock
 
 from tierline._channels import Channel, Outgoing
 from tierline._core.call import ScoreCall
-from tierline._core.commands import CancelAttempt, Command, Finish, StartAttempt, WakeAt
+from tierline._core.commands import EARLY, CancelAttempt, Command, Finish, StartAttempt, WakeAt
 from tierline._exceptions import AttemptLapsed, TierlineError
 from tierline._types import Answer
 
@@ -57,7 +57,8 @@ def _act(
             case StartAttempt():
                 return _attempt(command, call, outgoing, channels, lock, clock)
             case WakeAt(at):
-                time.sleep(max(0.0, at - clock()))
+                while (left := at - clock()) > EARLY:  # a clock may be slower than the sleep's
+                    time.sleep(left)
                 with lock:
                     return call.wake(max(at, clock()))
             case CancelAttempt():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tierline._channels import Channel, Outgoing
 from tierline._core.call import ScoreCall
-from tierline._core.commands import CancelAttempt, Command, Finish, StartAttempt, WakeAt
+from tierline._core.commands import EARLY, CancelAttempt, Command, Finish, StartAttempt, WakeAt
 from tierline._exceptions import AttemptLapsed, TierlineError
 from tierline._types import Answer
 from tierline.wire import ScoreReply
@@ -76,8 +76,11 @@ def _next_event(
         timeout = None if wake_at is None else max(0.0, wake_at - clock())
         report = reports.get(timeout=timeout)
     except Empty:
+        now = clock()
+        if wake_at is not None and wake_at - now > EARLY:
+            return [], wake_at  # this clock is slower than the timer's: wait for what is left
         with lock:
-            return call.wake(max(wake_at or 0.0, clock())), None
+            return call.wake(max(wake_at or 0.0, now)), None
     if report.failure is not None and not isinstance(report.failure, TierlineError):
         raise report.failure
     with lock:

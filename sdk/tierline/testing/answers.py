@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from tierline._config import ClientConfig, Mode
+from tierline._core.commands import EARLY
 from tierline._exceptions import BadRequest
 from tierline._types import QUALITY_DEGRADED, QUALITY_EDGE, QUALITY_FULL, Answer
 from tierline.certificate import CertificateStatus
@@ -69,7 +70,7 @@ def _attempts(outcome: Outcome, watched: CallWatch) -> Iterator[Complaint]:
     for attempt in attempts:
         if attempt.kind not in KINDS or (attempt.number == 1) is not (attempt.kind == "first"):
             yield "attempts are told", f"call {number}: attempt {attempt}"
-        if attempt.started > attempt.ended + SLACK:  # a timer may fire before its instant
+        if attempt.started > attempt.ended + EARLY:
             yield "attempts are told", f"call {number}: ended before it began: {attempt}"
     final = [a for a in attempts if a.outcome in ("bad_request", "not_permitted")]
     if final and any(a.started > final[0].ended for a in attempts):

@@ -71,6 +71,22 @@ def test_a_dead_edge_endpoint_is_followed_by_the_other(
     assert [a.outcome for a in answer.attempts] == ["connect_failed", "ok"]
 
 
+def test_with_a_slow_clock_no_attempt_ends_before_it_began(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = time.monotonic()
+    slow = staticmethod(lambda: begun + (time.monotonic() - begun) * 0.5)
+    monkeypatch.setattr("tierline._base_client.BaseClient._clock", slow)
+    busy = errors.Overloaded("busy")
+    busy.retry_after = 0.02
+    gone = errors.ConnectFailed("refused")
+    answer = run(monkeypatch, Script(edge=[gone], cloud=[busy, reply("cloud@1", None)]))
+    assert [a.outcome for a in answer.attempts if a.tier == "cloud"] == ["overloaded", "ok"]
+    first, second = (a for a in answer.attempts if a.tier == "cloud")
+    assert 0.02 - 1e-5 <= second.started - first.ended < 0.15
+    assert all(attempt.started <= attempt.ended for attempt in answer.attempts)
+
+
 def test_with_everything_down_one_typed_error_carries_the_attempts(
     run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
