@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -127,10 +127,52 @@ def test_bets_are_as_large_as_no_estimate_can_ruin_and_the_spread_advises(alpha:
     assert alarm.bets == pytest.approx([scale * best for scale in BETS], rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("alpha", "delta"), [(-0.01, 0.05), (1.01, 0.05), (0.05, 0.0), (0.05, 1.0), (0.05, 1.01)]
+)
+def test_an_alarm_for_a_promise_that_makes_no_sense_is_refused(alpha: float, delta: float) -> None:
+    with pytest.raises(ValueError, match="expected alpha in"):
+        RiskAlarm(PLAN, alpha=alpha, delta=delta)
+
+
+class Loaded(random.Random):
+    """Dice that always show one number."""
+
+    def __init__(self, shown: float) -> None:
+        super().__init__(0)
+        self.shown = shown
+
+    def random(self) -> float:
+        return self.shown
+
+
+def test_a_call_is_shown_when_the_dice_are_below_its_chance_and_not_when_they_reach_it() -> None:
+    plan = ShadowPlan(edges=(0.5,), chances=(0.25, 1.0), expected=(0.0, 0.0), spread=1.0)
+    alarm = RiskAlarm(plan, alpha=ALPHA, delta=DELTA)
+    assert alarm.draws(0.5, Loaded(0.2499))
+    assert not alarm.draws(0.5, Loaded(0.25))
+    assert alarm.draws(0.51, Loaded(0.999))
+
+
+def test_the_alarm_rings_as_soon_as_the_wealth_reaches_its_level() -> None:
+    plan = ShadowPlan(edges=(), chances=(1.0,), expected=(0.0,), spread=1e-9)
+    alarm, just, too_high = (RiskAlarm(plan, alpha=ALPHA, delta=DELTA) for _ in range(3))
+    alarm.saw_kept(0.3, ALPHA, loss=1.0)
+    just._level = alarm.log_wealth
+    too_high._level = math.nextafter(alarm.log_wealth, math.inf)
+    for other in (just, too_high):
+        other.saw_kept(0.3, ALPHA, loss=1.0)
+    assert just.alarmed
+    assert not too_high.alarmed
+
+
 def test_a_loss_outside_the_unit_interval_is_an_error() -> None:
     alarm = RiskAlarm(ShadowPlan.uniform(RATE, alpha=ALPHA), alpha=ALPHA, delta=DELTA)
-    with pytest.raises(ValueError, match="loss"):
-        alarm.saw_kept(0.3, ALPHA, loss=1.5)
+    for loss in (-0.01, 1.01, math.nan):
+        with pytest.raises(ValueError, match="loss"):
+            alarm.saw_kept(0.3, ALPHA, loss=loss)
+    for loss in (0.0, 1.0):
+        alarm.saw_kept(0.3, ALPHA, loss=loss)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +180,9 @@ def test_a_loss_outside_the_unit_interval_is_an_error() -> None:
     [
         ({"chances": (0.1,)}, "expected 2 chances and expected losses for 1 edges"),
         ({"chances": (0.0, 0.1)}, "chances must lie in"),
+        ({"chances": (0.1, 1.01)}, "chances must lie in"),
         ({"expected": (0.1, 1.2)}, "expected losses must lie in"),
+        ({"expected": (-0.01, 0.2)}, "expected losses must lie in"),
         ({"edges": (0.5, 0.4), "chances": (0.1,) * 3, "expected": (0.1,) * 3}, "must rise"),
         ({"edges": (0.5, 0.5), "chances": (0.1,) * 3, "expected": (0.1,) * 3}, "must rise"),
         ({"spread": 0.0}, "the spread be positive"),
@@ -150,6 +194,14 @@ def test_a_plan_that_makes_no_sense_is_refused(change: dict[str, object], said: 
     }  # fmt: skip
     with pytest.raises(ValueError, match=said):
         ShadowPlan(**{**sound, **change})  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_plan_is_made_by_name_and_stays_as_it_was_made() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        ShadowPlan((), (0.1,), (0.0,), 1.0)  # type: ignore[misc]  # wrong on purpose
+    with pytest.raises(FrozenInstanceError):
+        PLAN.spread = 2.0  # type: ignore[misc]  # wrong on purpose
+    assert not hasattr(PLAN, "__dict__")
 
 
 def test_a_plan_for_a_threshold_that_keeps_nothing_is_refused() -> None:

@@ -77,6 +77,55 @@ def test_points_closer_than_a_tenth_of_the_calls_fall_into_one_bin() -> None:
     assert plan.expected == pytest.approx([TRUST * 0.2] * 10)
 
 
+def of_curve(*points: tuple[float, float, float], threshold: float) -> ShadowPlan | None:
+    """From (threshold, bound, escalation) of each point."""
+    curve = tuple(CurvePoint(threshold=t, bound=b, escalation=e) for t, b, e in points)
+    certificate = replace(CERTIFICATE, curve=curve, threshold=curve[-1].threshold)
+    return ShadowPlan.of(certificate, threshold=threshold, rate=RATE)
+
+
+def test_a_tenth_of_the_calls_may_lack_a_billionth_of_them() -> None:
+    for tenth, edges in ((0.1 - 1e-9, (0.2,)), (0.1 - 2e-9, ())):
+        points = ((-1.0, 0.0, tenth), (0.2, 0.01, 0.0), (0.5, 0.02, 0.0), (1.0, 0.03, 0.0))
+        plan = of_curve(*points, threshold=1.0)
+        assert plan is not None
+        assert plan.edges == edges
+
+
+def test_the_last_calls_have_a_bin_of_their_own_however_few_they_are() -> None:
+    points = ((-1.0, 0.0, 1.0), (0.5, 0.05, 0.05), (0.8, 0.06, 0.03), (1.0, 0.1, 0.0))
+    plan = of_curve(*points, threshold=1.0)
+    assert plan is not None
+    assert plan.edges == (0.5,)
+    assert plan.expected == pytest.approx([TRUST * 0.05 / 0.95, TRUST * 1.0])
+
+
+def test_where_no_calibration_call_lay_the_whole_is_expected_to_be_lost() -> None:
+    plan = of_curve((-1.0, 0.0, 1.0), (0.5, 0.05, 0.0), (1.0, 0.1, 0.0), threshold=1.0)
+    assert plan is not None
+    assert plan.edges == (0.5,)
+    assert plan.expected == pytest.approx([TRUST * 0.05, TRUST * 1.0])
+    assert plan.chances[0] == pytest.approx(RATE)
+
+
+def test_no_bin_looks_worse_than_the_last_one() -> None:
+    plan = of_curve((-1.0, 0.0, 1.0), (0.3, 0.1, 0.6), (0.6, 0.3, 0.2), (1.0, 0.32, 0.0),
+                    threshold=0.6)  # fmt: skip
+    assert plan is not None
+    assert plan.expected == pytest.approx([TRUST * 0.1] * 3)
+
+
+@pytest.mark.parametrize("points", [[(1.0, 0.25, 0.0)], [(0.0, 0.1, 0.0), (1.0, 0.25, 0.0)]])
+def test_a_curve_that_tells_no_call_from_another_is_no_ground_for_a_plan(
+    points: list[tuple[float, float, float]],
+) -> None:
+    assert of_curve(*points, threshold=1.0) is None
+
+
+def test_a_threshold_of_nothing_still_keeps_calls_that_are_wholly_certain() -> None:
+    assert planned(0.0).chances[0] == pytest.approx(RATE / SHARES[0])
+
+
 def test_nothing_is_planned_for_a_threshold_that_keeps_nothing() -> None:
     assert ShadowPlan.of(CERTIFICATE, threshold=ESCALATE_ALL, rate=RATE) is None
 
@@ -114,6 +163,35 @@ def test_no_kept_call_is_shown_less_than_three_tenths_as_often_as_the_mean() -> 
     harmless, risky = sqrt(1e-6), sqrt(varies_by(TRUST * 0.5, 0.5) + 1e-6)
     mean = (harmless + risky) / 2
     assert plan.chances[0] / plan.chances[1] == pytest.approx(LEAST_WEIGHT * mean / risky)
+
+
+def test_that_mean_is_over_the_calls_that_are_kept() -> None:
+    points = ((-1.0, 0.0, 1.0), (0.3, 0.0, 0.75), (0.6, 0.125, 0.5), (1.0, 0.625, 0.0))
+    plan = of_curve(*points, threshold=0.6)
+    assert plan is not None
+    risky = sqrt(varies_by(TRUST * 0.5, 0.5) + 1e-6)
+    mean = (sqrt(1e-6) + risky) / 2  # a quarter of all calls in each of the two
+    assert plan.chances[0] / plan.chances[1] == pytest.approx(LEAST_WEIGHT * mean / risky)
+
+
+def test_a_plan_from_a_hundred_calls_has_a_bin_for_each_ten() -> None:
+    doubt = np.arange(1, 101) / 100
+    plan = ShadowPlan.fit(doubt, doubt**2, threshold=1.0, rate=RATE)
+    assert plan.edges == pytest.approx([i / 10 for i in range(1, 10)], abs=0.011)
+
+
+def test_a_plan_from_a_single_call_at_the_threshold_knows_its_loss() -> None:
+    plan = ShadowPlan.fit(np.array([0.5]), np.array([0.1]), threshold=0.5, rate=1.0)
+    assert plan.edges == (0.5,)
+    assert plan.expected == pytest.approx([TRUST * 0.1, 0.0])
+    assert plan.chances[0] == 1.0
+    assert plan.spread == pytest.approx((0.1 - TRUST * 0.1) ** 2)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.01])
+def test_a_rate_that_is_no_share_of_the_calls_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match=f"rate {rate} is none"):
+        ShadowPlan.fit(np.array([0.5]), np.array([0.1]), threshold=0.5, rate=rate)
 
 
 def test_a_plan_from_calls_says_what_their_estimate_varies_by() -> None:
