@@ -193,3 +193,72 @@ def test_every_window_needs_as_many_answers_as_the_first() -> None:
         if limiter.limit != before:
             moves.append(number)
     assert moves == [4, 9, 14, 19]
+
+
+def test_it_moves_once_an_update_and_no_more() -> None:
+    limiter = Limiter(LimiterPolicy(initial=16, samples=1, update=1.0))
+    limits = []
+    for now in (0.0, 0.5, 0.99, 1.0, 1.5, 2.0):
+        limiter.answered(0.01, 100, SPAN, now)
+        limits.append(limiter.limit)
+    assert limits[0] == limits[1] == limits[2] == 20.0
+    assert limits[3] == limits[4] == 20.0 + 20.0**0.5
+    assert limits[5] > limits[4]
+
+
+def test_only_the_crowd_of_its_own_window_makes_it_grow() -> None:
+    limiter = Limiter(LimiterPolicy(initial=16, samples=2, update=1.0))
+    for inflight in (8, 1):
+        limiter.answered(0.01, inflight, SPAN, 0.0)
+    assert limiter.limit == 20.0  # half of it was in use once
+    for inflight in (9, 1):
+        limiter.answered(0.01, inflight, SPAN, 1.0)
+    assert limiter.limit == 20.0
+
+
+def test_it_shrinks_in_proportion_to_what_is_longer_than_usual() -> None:
+    policy = LimiterPolicy(initial=100, samples=1, update=1.0, tolerance=1.5)
+    limiter = Limiter(policy)
+    limiter.answered(0.5, 100, 0.0, 0.0)  # the first is what is usual: it grows
+    assert limiter.limit == 110.0
+    limiter.answered(1.0, 110, 0.0, 1.0)  # usual is now 0.525, so 0.7875 in good time
+    assert limiter.limit == pytest.approx(110.0 * 0.7875)
+    limiter.answered(0.25, 110, 0.0, 2.0)  # usual falls by half of the way: 0.3875
+    grown = 110.0 * 0.7875 + (110.0 * 0.7875) ** 0.5
+    assert limiter.limit == pytest.approx(grown)
+    limiter.answered(0.75, 110, 0.0, 3.0)  # usual 0.405625
+    assert limiter.limit == pytest.approx(grown * 1.5 * 0.405625 / 0.75)
+
+
+def test_answers_that_took_no_time_make_it_grow() -> None:
+    limiter = Limiter(LimiterPolicy(initial=100, samples=1))
+    limiter.answered(0.0, 100, 0.0, 0.0)
+    assert limiter.limit == 110.0
+
+
+def test_two_cuts_lie_a_usual_answer_apart() -> None:
+    limiter = Limiter(LimiterPolicy(initial=100, samples=1, maximum=100))
+    limiter.answered(0.25, 1, SPAN, 0.0)
+    limiter.dropped(1.0)
+    limiter.dropped(1.2)
+    assert limiter.limit == pytest.approx(90.0)
+    limiter.dropped(1.25)
+    assert limiter.limit == pytest.approx(81.0)
+
+
+def test_after_a_cut_an_answer_just_in_good_time_raises_it_and_a_later_one_does_not() -> None:
+    limiter = Limiter(LimiterPolicy(initial=100))
+    limiter.dropped(1.0)
+    limiter.answered(0.0625, 1, SPAN, 1.0)  # a quarter of the time its call has
+    assert limiter.limit == pytest.approx(91.0)
+    limiter.answered(0.0626, 1, SPAN, 1.0)
+    assert limiter.limit == pytest.approx(91.0)
+
+
+def test_a_limit_of_a_few_is_not_raised_by_a_new_start() -> None:
+    low = Limiter(LimiterPolicy(initial=5))
+    low.start_anew()
+    assert low.limit == 5
+    for _ in range(20):
+        low.answered(0.01, 1, SPAN, 0.0)
+    assert low.limit == 5
