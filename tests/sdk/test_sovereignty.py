@@ -20,7 +20,7 @@ from tierline._config import ClientConfig, Endpoint, Mode, Tier
 from tierline._core.call import ScoreCall
 from tierline._core.commands import Finish, StartAttempt
 from tierline._core.fleet import Fleet
-from tierline._core.sovereignty import FieldGate, View, gate_for, view
+from tierline._core.sovereignty import FieldGate, View, gate_for, view, withheld
 from tierline._transports import MockTransport, WireRequest, WireResponse
 from tierline.wire import ScoreReply, ScoreRequest, encode_reply
 
@@ -90,6 +90,72 @@ def test_a_hash_keeps_equal_elements_equal_and_hides_which_they_are() -> None:
     other = view(request, [policy(rule("user", "hash"), secret=b"another secret!!")], PUBLIC)
     assert other is not None
     assert not np.array_equal(other.request.query["user"], first)
+
+
+@pytest.mark.parametrize(
+    ("values", "buckets", "hidden"),
+    [
+        (
+            np.array([1, 2, 1]),
+            None,
+            [3536218965674716074, 518008173648131809, 3536218965674716074],
+        ),
+        (np.array([1, 2, 1], np.int16), None, [21572, 30400, 21572]),
+        (np.array([1, 2, 1]), 1000, [590, 624, 590]),
+        (np.array([0.5, -2.25]), None, [0.06719374722750089, 0.28489303732748844]),
+    ],
+    ids=["integers", "within their type", "buckets", "floats"],
+)
+def test_pseudonyms_are_the_same_in_every_version(
+    values: NDArray[Any], buckets: int | None, hidden: list[float]
+) -> None:
+    """What a partner has stored under a pseudonym must be found again after an upgrade."""
+    request = ScoreRequest(model="m", query={"user": values})
+    assert _flat(seen(rule("user", "hash", buckets=buckets), request=request)) == hidden
+
+
+@pytest.mark.parametrize(
+    ("length", "hidden"), [(64, 8403330139698538652), (65, 3444877188471871696)]
+)
+def test_a_secret_of_any_length_hides(length: int, hidden: int) -> None:
+    request = ScoreRequest(model="m", query={"user": np.array([1])})
+    shown = view(request, [policy(rule("user", "hash"), secret=b"k" * length)], PUBLIC)
+    assert shown is not None
+    assert _flat(shown) == [hidden]
+
+
+def test_hidden_headers_are_the_same_in_every_version() -> None:
+    rules = (rule("call.id", "hash"), rule("call.traceparent", "hash"))
+    assert seen(*rules).headers("0123456789abcdef", TRACE) == (
+        "cc9df7d5aaff848e",
+        "00-35ad596110d03006cdfb779f40fbbb58-7293167556699152-00",
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.bool_])
+def test_single_bytes_cannot_be_hashed(dtype: type[np.generic]) -> None:
+    request = ScoreRequest(model="m", query={"user": np.array([1], dtype)})
+    assert view(request, [policy(rule("user", "hash"))], PUBLIC) is None
+
+
+def test_a_view_of_a_tier_that_must_not_be_asked_is_not_permitted() -> None:
+    gate = gate_for(policy(rule("user", "forbid", trust="public")), None, REQUEST)
+    assert gate is not None
+    assert not gate.asks(PUBLIC)
+    with pytest.raises(tierline.NotPermitted, match="'public'"):
+        gate.view(PUBLIC)
+    assert gate.view(EDGE).request is REQUEST
+
+
+def test_what_an_endpoint_said_is_withheld_but_not_how_long_to_wait() -> None:
+    busy = tierline.Overloaded("user 42 asks too much")
+    busy.retry_after = 0.5
+    hidden = withheld(busy)
+    assert isinstance(hidden, tierline.Overloaded)
+    assert hidden.retry_after == 0.5
+    assert "42" not in str(hidden)
+    ours = tierline.ConnectFailed("refused")
+    assert withheld(ours) is ours
 
 
 @given(values=arrays(np.int64, st.integers(0, 20)), buckets=st.integers(1, 1000))
