@@ -164,6 +164,37 @@ def test_health_probes_take_out_and_bring_back_but_pardon_nothing() -> None:
     assert bad.share(6.0) == 0.1
 
 
+@pytest.mark.parametrize(("jitter", "span"), [(0.0, 0.8), (0.5, 1.0), (0.75, 1.1)])
+def test_the_least_jitter_lets_it_return_a_fifth_sooner_and_the_most_a_fifth_later(
+    jitter: float, span: float
+) -> None:
+    standing = Standing(EjectionPolicy())
+    standing.failed("m", 0.0, unreached=True)
+    standing.eject(0.0, jitter)
+    assert standing.is_out("m", 0.999 * span)
+    assert not standing.is_out("m", 1.001 * span)
+
+
+@pytest.mark.parametrize(("since", "is_out"), [(9.999, True), (10.0, False)])
+def test_that_two_models_failed_is_forgotten_after_a_window(since: float, is_out: bool) -> None:
+    standing = Standing(POLICY)
+    standing.failed("one", 5.0, unreached=False)
+    standing.failed("other", 5.0, unreached=False)
+    standing.eject(5.0 + since, 0.5)
+    assert standing.is_out("other", 5.0 + since)
+    assert standing.is_out("third", 5.0 + since) is is_out
+
+
+def test_two_models_that_fail_in_turns_with_an_answer_between_are_each_its_own_trouble() -> None:
+    standing = Standing(POLICY)
+    standing.failed("one", 0.0, unreached=False)
+    standing.succeeded(0.0)
+    standing.failed("other", 0.0, unreached=False)
+    standing.eject(0.0, 0.5)
+    assert standing.is_out("other", 0.5)
+    assert not standing.is_out("one", 0.5)
+
+
 class EjectionMachine(RuleBasedStateMachine):
     """Whatever happens: the cap holds, nobody stays out for longer than the cap of time."""
 
