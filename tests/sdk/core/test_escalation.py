@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,18 @@ from hypothesis import strategies as st
 from tierline import _exceptions as errors
 from tierline._config import EscalationPolicy, LimiterPolicy, RetryPolicy
 from tierline._core.commands import StartAttempt
-from tierline._core.escalation import FEWEST, Pressure
+from tierline._core.escalation import (
+    CERTAIN,
+    ESCALATE,
+    FEWEST,
+    START_GATE,
+    Pressure,
+    is_uncertain,
+    refusal,
+    verdict,
+)
 from tierline._core.fleet import Fleet
+from tierline.wire import ScoreReply
 
 from .fixtures import PRIVATE, Driver, config, reply
 
@@ -57,9 +68,58 @@ def test_with_too_few_doubts_known_it_stays_where_it_is() -> None:
     assert pressure.admits(0.5, 0.0)
 
 
+def test_only_the_last_sixty_four_doubts_count() -> None:
+    for calls, admitted in ((63, False), (64, True)):
+        pressure = warmed([0.95] + [0.6] * (calls - 1))
+        assert pressure.admits(0.6, 0.002) is admitted  # one in a hundred: the most doubtful known
+
+
+def test_it_is_down_again_when_there_is_just_enough_left_for_all() -> None:
+    pressure = warmed(DOUBTS)
+    assert not pressure.admits(0.5, 0.19)  # 95 % of them: the whole lies within the dead band
+    assert not pressure.admits(0.5, 0.19)
+    assert pressure.admits(0.5, 0.2)
+
+
 def test_it_can_be_turned_off() -> None:
     pressure = warmed(DOUBTS, EscalationPolicy(ease_below=0.0))
     assert pressure.admits(0.5, 0.0)
+
+
+# -- verdicts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [reply(0.9, threshold=None), reply(None, threshold=0.5)])
+def test_an_answer_without_a_doubt_or_without_a_threshold_is_certain(given: ScoreReply) -> None:
+    assert not is_uncertain(EscalationPolicy(), given)
+
+
+def test_for_a_call_just_at_a_moving_threshold_the_cloud_is_not_even_looked_at() -> None:
+    fleet = Fleet(config(escalation=EscalationPolicy(mode="quality_first")))
+    control = fleet.control("ranker").of("1@e", 0.5)
+    nowhere: list[Any] = [None]  # whoever looks at it fails
+    assert verdict(fleet, control, nowhere, "ranker", reply(0.5), 0.25, 0.0) == CERTAIN
+    with pytest.raises(AttributeError):
+        verdict(fleet, control, nowhere, "ranker", reply(0.5001), 0.25, 0.0)
+
+
+def test_after_an_alarm_a_call_just_at_the_threshold_is_kept() -> None:
+    fleet = Fleet(config())
+    control, cloud = fleet.control("ranker").of("1@e", 0.5), fleet.tiers[1:]
+    control.revoke("rang")
+    verdicts = [verdict(fleet, control, cloud, "ranker", reply(u), 0.25, 0.0) for u in (0.5, 0.51)]
+    assert verdicts == [CERTAIN, ESCALATE]
+
+
+def test_a_call_that_has_just_the_clouds_median_left_is_escalated() -> None:
+    fleet = Fleet(config())
+    cloud = fleet.tiers[1:]
+    assert refusal(fleet, cloud, "ranker", 0.9, START_GATE, 0.0) == ""
+    assert refusal(fleet, cloud, "ranker", 0.9, 0.999 * START_GATE, 0.0) == "deadline"
+    for _ in range(32):
+        cloud[0].latencies("ranker").observe(0.125, 0.0)
+    assert refusal(fleet, cloud, "ranker", 0.9, 0.125, 0.0) == ""
+    assert refusal(fleet, cloud, "ranker", 0.9, 0.1249, 0.0) == "deadline"
 
 
 # -- in a call -----------------------------------------------------------------------------------

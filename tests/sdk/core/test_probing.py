@@ -84,6 +84,34 @@ def test_models_are_probed_in_turn_and_only_so_many() -> None:
     assert len(asked) == MODELS
 
 
+def test_of_nine_models_the_one_met_first_is_probed_no_more() -> None:
+    made = prober(Fleet(config()))
+    for i in range(9):
+        made.remember("edge", REQUEST._replace(model=f"m{i}"))
+    probes = [ask(made, 0, float(i)) for i in range(9)]
+    assert [probe.request.model for probe in probes] == [f"m{i}" for i in (*range(1, 9), 1)]
+    assert [probe.number for probe in probes] == list(range(1, 10))
+
+
+class Loaded:
+    """Dice that always show one number."""
+
+    def __init__(self, shown: float) -> None:
+        self.shown = shown
+
+    def random(self) -> float:
+        return self.shown
+
+
+@pytest.mark.parametrize(("shown", "first", "then"), [(0.0, 0.0, 1.6), (0.5, 1.0, 2.0)])
+def test_the_dice_tell_how_soon_a_probe_comes(shown: float, first: float, then: float) -> None:
+    made, dice = seeded(Fleet(config())), Loaded(shown)
+    made.begin(100.0, dice)
+    assert {made.due(target) for target in range(4)} == {100.0 + first}
+    made.probe(0, 101.0, dice)
+    assert made.due(0) == pytest.approx(101.0 + then)
+
+
 def test_tiers_the_policy_forbids_are_not_probed() -> None:
     fleet = Fleet(config(sovereignty=Sovereignty(trust="private")))
     assert {target.tier.name for target in prober(fleet).targets} == {"edge", "private"}
@@ -103,6 +131,18 @@ def test_two_failures_in_a_row_take_it_out_and_two_answers_bring_it_back_slowly(
     pass_(made, 0, 10.0)
     assert not edge.standing.is_out("any model", 10.0)
     assert edge.standing.share(10.0) == 0.1
+
+
+def test_an_endpoint_that_is_back_can_go_down_again() -> None:
+    fleet = Fleet(config())
+    made, edge = seeded(fleet), fleet.tiers[0].endpoints[0]
+    for start in (0.0, 100.0):
+        for now in (start, start + 2.0):
+            made.failed(ask(made, 0, now), DEAD, now)
+        assert edge.standing.is_out("ranker", start + 2.0)
+        for now in (start + 4.0, start + 6.0):
+            pass_(made, 0, now)
+        assert not edge.standing.is_out("ranker", start + 6.0)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +213,21 @@ def test_a_golden_request_is_asked_for_its_model_and_its_answer_must_be_golden()
     for now in (0.0, 2.0):
         pass_(made, 0, now, DRIFTED)
     assert fleet.tiers[0].endpoints[0].standing.is_out("ranker", 2.0)
+
+
+@pytest.mark.parametrize(
+    "golden", [(), (Golden(REQUEST, SURE._replace(bundle="v9@new")),)], ids=["none", "another's"]
+)
+def test_what_cannot_be_compared_with_a_golden_answer_clears_no_bundle(
+    golden: tuple[Golden, ...],
+) -> None:
+    fleet = Fleet(config())
+    made = prober(fleet, golden)
+    made.remember("edge", REQUEST)
+    fleet.semantic.wrong("ranker", SURE.bundle, EDGE_A, 0.0, 0.5, golden=True)
+    for now in (1.0, 3.0, 5.0):
+        pass_(made, 0, now)
+    assert not fleet.semantic.is_clear
 
 
 def test_another_bundle_cannot_drift_from_the_golden_one() -> None:

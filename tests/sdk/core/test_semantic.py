@@ -145,6 +145,61 @@ def test_drift_is_allowed_in_proportion_to_the_largest_score(off: float, is_drif
     assert bool(drift(hundred, given)) is is_drift
 
 
+def test_where_nothing_may_be_off_only_the_very_same_answer_is_right() -> None:
+    strict = Golden(REQUEST, SURE, tolerance=0.0)
+    assert drift(strict, reply()) == ""
+    assert drift(strict, reply(scores=np.nextafter(SURE.scores, np.float32(1)))) != ""
+
+
+def test_wrong_answers_while_a_bundle_waits_do_not_make_it_wait_longer() -> None:
+    semantic = SemanticHealth(BreakerPolicy(open_for=1.0))
+    for url in ("http://a", "http://b"):
+        semantic.wrong("m", "b", url, 10.0, 1.0)
+    assert semantic.wrong("m", "b", "http://c", 10.5, 1.0)
+    assert semantic.shuns("m", "b", 10.999)
+    assert not semantic.shuns("m", "b", 11.0)
+    assert semantic.wrong("m", "b", "http://c", 11.0, 1.0)
+    assert semantic.shuns("m", "b", 11.0)  # it was due, and is wrong still
+
+
+def test_golden_answers_clear_nothing_that_no_golden_request_has_shown() -> None:
+    semantic = health()
+    semantic.proven("m", "b", "http://a", 0.0, needed=1)
+    semantic.wrong("m", "b", "http://a", 1.0, 0.5)
+    semantic.proven("m", "b", "http://a", 2.0, needed=1)
+    assert not semantic.is_clear
+    assert semantic.wrong("m", "b", "http://b", 3.0, 0.5)
+
+
+def test_a_single_suspicion_is_lifted_by_whom_it_is_about_and_by_nobody_else() -> None:
+    semantic = health()
+    semantic.wrong("m", "b", "http://a", 0.0, 0.5, golden=True)
+    semantic.proven("m", "b", "http://b", 1.0, needed=1)
+    assert not semantic.is_clear
+    semantic.proven("m", "b", "http://a", 2.0, needed=1)
+    assert semantic.is_clear
+
+
+def test_one_endpoint_that_golden_requests_have_shown_lately_is_enough_to_await_a_proof() -> None:
+    semantic = SemanticHealth(BreakerPolicy(open_for=1.0))
+    semantic.wrong("m", "b", "http://a", 100.0, 1.0, golden=True)
+    semantic.wrong("m", "b", "http://b", 130.0, 1.0, golden=True)
+    assert semantic.shuns("m", "b", 129.9 + WINDOW)  # of two it is one that still counts
+    assert semantic.acquire("m", "b", 129.9 + WINDOW, 1.0) is None
+    assert not semantic.shuns("m", "b", 130.0 + WINDOW)
+
+
+def test_of_too_many_bundles_the_one_met_first_is_forgotten() -> None:
+    semantic = health()
+    for i in range(65):
+        semantic.wrong("m", f"b{i}", "http://a", 0.0, 0.5)
+    assert [semantic.wrong("m", f"b{i}", "http://b", 1.0, 0.5) for i in (64, 1, 0)] == [
+        True,
+        True,
+        False,
+    ]
+
+
 # -- in a call -----------------------------------------------------------------------------------
 
 
