@@ -21,6 +21,7 @@ from tierline._core.commands import CancelAttempt, StartAttempt, WakeAt
 from tierline._core.endings import final_error
 from tierline._core.escalation import START_GATE
 from tierline._core.estimators import REFRESH
+from tierline._core.fallback import LastGood
 from tierline._core.fleet import Fleet
 from tierline.wire import ScoreRequest
 
@@ -135,6 +136,16 @@ def test_of_a_call_without_a_key_nothing_is_kept() -> None:
     fleet = Fleet(config())
     assert Driver(fleet, key=None).succeed(SURE).answer.quality == "edge"
     assert not fleet.last_good._answers
+
+
+def test_last_good_answers_of_ten_thousand_keys_are_kept_and_of_no_more() -> None:
+    kept = LastGood()
+    for number in range(10_000):
+        kept.remember(f"user-{number}", REQUEST, SURE)
+    assert kept.answer("user-0", REQUEST) is not None
+    kept.remember("one more", REQUEST, SURE)
+    assert kept.answer("user-0", REQUEST) is None
+    assert kept.answer("user-1", REQUEST) is not None
 
 
 # -- figures -------------------------------------------------------------------------------------
