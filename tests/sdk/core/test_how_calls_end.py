@@ -25,9 +25,15 @@ from tierline._core.fallback import LastGood
 from tierline._core.fleet import Fleet
 from tierline.wire import ScoreRequest
 
-from .certificates import EDGE_SURE, EDGE_UNSURE, RECOMMEND, SAME, listing
+from .certificates import (
+    EDGE_SURE,
+    EDGE_UNSURE,
+    RECOMMEND,
+    SAME,
+    listing,
+)
+from .certified import ask, certified, failing, status
 from .fixtures import CLOUD, REQUEST, SURE, UNSURE, Driver, config, reply
-from .test_certified_calls import ask, certified, failing, status
 
 BEGUN = 1000.0  # clocks do not begin at nought when a call does
 

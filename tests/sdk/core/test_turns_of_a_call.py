@@ -34,8 +34,8 @@ from tierline._core.fleet import Fleet
 from tierline._sovereignty import FieldRule
 
 from .certificates import EDGE_SURE, RECOMMEND
+from .certified import ask, certified, failing, status
 from .fixtures import CLOUD, PRIVATE, PUBLIC, SURE, UNSURE, Driver, config
-from .test_certified_calls import ask, certified, failing, status
 
 BEGUN = 1000.0
 AMPLE = RetryPolicy(attempts=6, per_tier=6, budget=1.0, floor=100.0)
