@@ -101,9 +101,21 @@ def test_what_only_callers_in_haste_have_asked_nobody_could_find_mended() -> Non
     assert list(complaints([asked(0.005, BY - 15.0), nobody, nobody], BY))
 
 
+def test_where_only_callers_in_haste_have_escalated_refusals_have_a_ground() -> None:
+    spell = [refused(BY + 0.01 * i, "breaker") for i in range(SPELL)]
+    hasty = Attempt(2, "escalation", "cloud", "http://cloud-1", 0.004, 0.009, "timed_out")
+    patient = Attempt(2, "escalation", "cloud", "http://cloud-1", 0.004, 0.204, "timed_out")
+    early, lately = doubtful(BY - 13.0, "no"), doubtful(BY - 12.0, "no", hasty)
+    assert rules(early, lately, *spell) == set()
+    assert rules(early, lately, doubtful(BY - 12.5, "no", patient), *spell) != set()
+    assert rules(early, doubtful(BY - 15.0, "no", hasty), *spell) != set()
+    after = doubtful(BY + 0.5, "escalated", SENT)  # what comes later changes nothing
+    assert rules(early, lately, *spell, after) == set()
+
+
 @pytest.mark.parametrize(
     "seed",
-    [4988, 5552, 10369, 10947, 14788, 18541, 25354, 31245, 57329, 66401, 71380, 80145],
+    [4988, 5552, 10369, 10947, 14788, 18541, 25354, 31245, 57329, 66401, 71380, 80145, 194324],
 )
 def test_seeds_of_earlier_nights_hold(seed: int) -> None:
     assert run_seed(seed).violations == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tierline._types import Attempt
 from tierline.testing.answers import Complaint
 from tierline.testing.budgets import WINDOW
 from tierline.testing.outcome import Outcome
@@ -27,7 +28,8 @@ def complaints(
     the doubtful ones among them go to the cloud, unless the policy never lets them
     (``escalates``). Where calls fail at once in a panic (``fails_fast``), that one may bring it
     about: who then asks nobody is no complaint, as long as others have been answered lately. Nor is
-    it one when all who have asked since the mending gave up in haste: nobody could find out."""
+    it one when all who have asked, or escalated, since the mending gave up in haste: nobody could
+    find out."""
     late = [outcome for outcome in outcomes if outcome.call.at >= by]
     failed = [outcome for outcome in late if _is_failed(outcome)]
     if fails_fast and any(not _is_failed(o) for o in outcomes if o.began >= by - LATELY):
@@ -37,7 +39,7 @@ def complaints(
         message = f"{len(failed)} of the last {len(late)} calls failed: {first!r}"
         yield "what was mended heals", message
     stuck = _refused_for_ever(late, sorted(_escalations(outcomes)))
-    if len(stuck) >= SPELL and escalates:
+    if len(stuck) >= SPELL and escalates and not _escalated_in_haste(outcomes, stuck[0].began, by):
         message = f"{len(stuck)} calls were refused and none escalated: {stuck[0].answer!r}"
         yield "escalation resumes", message
 
@@ -50,11 +52,24 @@ def _asked_in_haste(outcomes: Sequence[Outcome], by: float) -> bool:
     """Whether everybody who asked between mending and ``by`` gave up before an answer could come,
     and nobody has asked since."""
     asked = [o for o in outcomes if o.attempts and o.began >= by - SETTLING]
-    return bool(asked) and all(
-        a.outcome == "timed_out" and a.ended - a.started < HASTY and o.began < by
-        for o in asked
-        for a in o.attempts
-    )
+    return bool(asked) and all(_is_hasty(a) and o.began < by for o in asked for a in o.attempts)
+
+
+def _escalated_in_haste(outcomes: Sequence[Outcome], before: float, by: float) -> bool:
+    """The same of those who escalated from the mending on, until an instant: they keep a breaker
+    open while nobody has been answered (docs/resilience.md, "In a hurry")."""
+    asked = [
+        attempt
+        for outcome in outcomes
+        if by - SETTLING <= outcome.began < before
+        for attempt in outcome.attempts
+        if attempt.kind == "escalation"
+    ]
+    return bool(asked) and all(map(_is_hasty, asked))
+
+
+def _is_hasty(attempt: Attempt) -> bool:
+    return attempt.outcome == "timed_out" and attempt.ended - attempt.started < HASTY
 
 
 def has_resumed(outcomes: Sequence[Outcome], by: float) -> bool:
