@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tierline.testing import run_seed
 
 HASHES = "from tierline.testing import run_seed\nfor s in range(12): print(run_seed(s).trace_hash)"
@@ -31,3 +33,12 @@ def test_one_seed_gives_one_trace_in_every_process() -> None:
 
 def test_different_seeds_give_different_traces() -> None:
     assert len({run_seed(seed).trace_hash for seed in range(20)}) == 20
+
+
+@pytest.mark.parametrize("days", [1, 30, 1000])
+def test_every_property_holds_however_long_ago_the_machine_began(
+    days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tierline.testing.client.BOOTED", days * 86_400.0)
+    for seed in range(40):
+        assert run_seed(seed).violations == (), seed

@@ -115,7 +115,22 @@ def test_where_only_callers_in_haste_have_escalated_refusals_have_a_ground() -> 
 
 @pytest.mark.parametrize(
     "seed",
-    [4988, 5552, 10369, 10947, 14788, 18541, 25354, 31245, 57329, 66401, 71380, 80145, 194324],
+    [
+        4988,
+        5552,
+        10369,
+        10947,
+        14788,
+        18541,
+        25354,
+        31245,
+        57329,
+        66401,
+        71380,
+        80145,
+        181711,
+        194324,
+    ],
 )
 def test_seeds_of_earlier_nights_hold(seed: int) -> None:
     assert run_seed(seed).violations == ()

@@ -189,7 +189,8 @@ class LatencyWindow:
             wanted = (0.1, 0.5, 0.95, 0.999)
             quantiles, self._measured = _product_limit(ordered, wanted)
             self.fastest, self.typical, self.late, self.slowest = quantiles
-        growth = 2.0 ** (max(0.0, now - self._refreshed_at) / BASELINE_DOUBLES)
+        doublings = max(0.0, now - self._refreshed_at) / BASELINE_DOUBLES
+        growth = 2.0 ** min(doublings, 60)  # a clock may show years when the first are measured
         self.usual = min(self.usual * growth, self.typical)
         if self._measured >= KNOWN:
             known = self.usually_late if self.knows_late else math.inf

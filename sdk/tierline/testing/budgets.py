@@ -10,6 +10,7 @@ from tierline._config import ClientConfig
 from tierline._types import Attempt
 from tierline.testing.answers import Complaint
 from tierline.testing.outcome import Outcome
+from tierline.testing.watch import DRIFT
 
 WINDOW = 10.0  # seconds a budget looks back; what a second's bucket rounds is granted below
 INSTANT = 1e-6  # seconds that tell two instants of virtual time apart
@@ -26,7 +27,8 @@ def complaints(outcomes: Sequence[Outcome], config: ClientConfig) -> Iterator[Co
         free = FREE
         since = 0  # the call's own trouble before it was escalated is not its escalation's
         for attempt in sorted(outcome.attempts, key=lambda a: a.number):
-            at = outcome.began + attempt.started
+            # By the client's clock, which may be slow: the world's may have shown as much as this.
+            at = outcome.began + attempt.started / (1.0 - DRIFT)
             if attempt.kind == "escalation" and not since:
                 since = attempt.number
                 escalated.append(at)

@@ -94,6 +94,17 @@ def test_a_hedge_wins_half_of_the_time_with_as_much_time_left_as_the_median() ->
     assert not can_still_win(latencies, 0.2499, 0.0)
 
 
+@pytest.mark.parametrize("now", [0.0, 61_441.0, 1e9])
+def test_latencies_may_first_be_measured_at_any_time_since_the_machine_began(now: float) -> None:
+    latencies = LatencyWindow()
+    for _ in range(REFRESH):
+        latencies.observe(0.25, now)
+    assert latencies.usual == latencies.usually_late == 0.25
+    for _ in range(REFRESH):
+        latencies.observe(0.5, 2 * now + 1e9)  # nobody asked for thirty years
+    assert latencies.usual == latencies.typical
+
+
 # -- last good answers ---------------------------------------------------------------------------
 
 
