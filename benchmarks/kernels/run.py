@@ -1,9 +1,10 @@
 """Times the CPU kernels against torch in one run: ``python benchmarks/kernels/run.py``.
 
 Prints a row per case and writes JSON with seed, sizes, versions, medians and spreads. Both sides
-get the same arrays and the same number of threads, and take turns, so that a change in the
-machine's load meets both; the ratio is the median over turns. Each call finds the third-level
-cache full of something else. What memory allows is measured in the same run (limits.py).
+get the same arrays, or arrays of the same kind of memory, and the same number of threads, and take
+turns, now the one first and now the other, so that a change in the machine's load meets both; the
+ratio is the median over turns. Each call finds the third-level cache full of something else. What
+memory allows is measured in the same run (limits.py).
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import mmap
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 import tierline_kernels as kernels
 from tierline_kernels import cpu
 from tierline_kernels.foreign import import_rows
+from tierline_kernels.layout import RowwiseInt8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Result:
 # torch's worker threads spin on their processors after a call; whoever is measured next waits for
 # them to go to sleep, so that neither side pays for the other.
 REST = 0.05
+LARGE_PAGE = 2 << 20  # bytes
 CACHE = 64 << 20  # bytes; more than a third-level cache holds
 
 Case = tuple[str, str, Callable[[], Any], Callable[[], Any], float]
@@ -64,13 +68,14 @@ def bag_cases(
 ) -> tuple[list[Case], Limits]:
     """Bags over a float32 and an int8 table; answers are compared before anything is timed. And
     how fast the same rows, or all of them, are read by a loop that does nothing else."""
-    table = rng.standard_normal((rows, d), dtype=np.float32)
+    table = in_large_pages(rng.standard_normal((rows, d), dtype=np.float32))
     ids = rng.integers(0, rows, bags * length)
     offsets = np.arange(0, bags * length, length)
     tensor, flat, starts = (torch.from_numpy(array) for array in (table, ids, offsets))
-    packed = torch.ops.quantized.embedding_bag_byte_prepack(tensor)
+    prepacked = torch.ops.quantized.embedding_bag_byte_prepack(tensor)
+    packed = torch.from_numpy(in_large_pages(prepacked.numpy()))
     closed = torch.cat([starts, torch.tensor([bags * length])])
-    rowwise = import_rows(packed.numpy(), d, "torch8").to_rowwise()
+    rowwise = table_in_large_pages(import_rows(packed.numpy(), d, "torch8").to_rowwise())
 
     def theirs() -> Any:
         return torch.nn.functional.embedding_bag(flat, tensor, starts, mode="sum")
@@ -86,7 +91,9 @@ def bag_cases(
     def ours_affine() -> Any:
         return kernels.embedding_bag(rowwise, ids, offsets)
 
-    native = kernels.quantize_rows(table)  # one scale a row, no bias: what bundles hold
+    native = table_in_large_pages(
+        kernels.quantize_rows(table)
+    )  # one scale a row, no bias: what bundles hold
 
     def ours_int8() -> Any:
         return kernels.embedding_bag(native, ids, offsets)
@@ -105,6 +112,32 @@ def bag_cases(
         ("bag int8", size, ours_int8, theirs_int8, 0.9),
         ("bag int8 affine", size, ours_affine, theirs_int8, 0.9),
     ], read
+
+
+def in_large_pages(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy in fresh memory of large pages, as far as the kernel has some. Else it would hang on
+    what was freed before which of two arrays lies in such pages; rows read at random from small
+    ones cost twice the time."""
+    memory = mmap.mmap(-1, array.nbytes + LARGE_PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    start = -whole.ctypes.data % LARGE_PAGE
+    copy = whole[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def table_in_large_pages(table: RowwiseInt8) -> RowwiseInt8:
+    """The same, of a table's codes."""
+    return replace(table, codes=in_large_pages(table.codes))
+
+
+def large_pages() -> float:
+    """How many MiB of this process lie in large pages."""
+    text = Path("/proc/self/smaps_rollup").read_text("ascii")
+    line = next(line for line in text.splitlines() if line.startswith("AnonHugePages:"))
+    return int(line.split()[1]) / 1024
 
 
 def topk_case(rng: np.random.Generator, n: int, k: int) -> Case:
@@ -144,11 +177,21 @@ def timed(call: Callable[[], Any], cold: NDArray[np.int64]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
+def turn(
+    ours: Callable[[], Any], theirs: Callable[[], Any], cold: NDArray[np.int64], *, swapped: bool
+) -> tuple[float, float]:
+    """Milliseconds of ours and of theirs; theirs is called first when ``swapped``."""
+    if swapped:
+        last, first = timed(theirs, cold), timed(ours, cold)
+        return first, last
+    return timed(ours, cold), timed(theirs, cold)
+
+
 def measure(case: Case, cold: NDArray[np.int64], warm: int, repeats: int) -> Result:
     """Both sides in turn, ``warm`` unmeasured rounds first."""
     name, size, ours, theirs, target = case
-    turns = [(timed(ours, cold), timed(theirs, cold)) for _ in range(warm + repeats)][warm:]
-    mine, torchs = ([turn[side] for turn in turns] for side in (0, 1))
+    turns = [turn(ours, theirs, cold, swapped=bool(i % 2)) for i in range(warm + repeats)][warm:]
+    mine, torchs = ([taken[side] for taken in turns] for side in (0, 1))
     spread = [quantiles(times, n=4) for times in (mine, torchs)]
     return Result(
         name, size,
@@ -195,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="shrink rows and bags by this")
     parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--json", help="a file, or - for one line on standard output")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
@@ -213,6 +256,7 @@ def main(argv: list[str] | None = None) -> int:
         "repeats": options.repeats, "threads": cpu.threads(), "machine": machine(),
         "python": platform.python_version(), "numpy": np.__version__,
         "numba": numba.__version__, "torch": torch.__version__, "int8_ids_in_common": overlap,
+        "large_pages_mib": large_pages(),
     }  # fmt: skip
     print(json.dumps(setting))
     results = []
