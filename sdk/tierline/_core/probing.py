@@ -80,6 +80,7 @@ class Prober:
             seen = self._seen[tier] = OrderedDict()
         # A pinned version is the caller's wish, not the probe's: it would outlive the bundle.
         seen[request.model] = request if request.version is None else request._replace(version=None)
+        seen.move_to_end(request.model)
         if len(seen) > MODELS:
             seen.popitem(last=False)
 

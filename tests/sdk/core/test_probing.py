@@ -84,12 +84,12 @@ def test_models_are_probed_in_turn_and_only_so_many() -> None:
     assert len(asked) == MODELS
 
 
-def test_of_nine_models_the_one_met_first_is_probed_no_more() -> None:
+def test_of_nine_models_the_one_asked_least_lately_is_probed_no_more() -> None:
     made = prober(Fleet(config()))
-    for i in range(9):
+    for i in (*range(8), 0, 8):
         made.remember("edge", REQUEST._replace(model=f"m{i}"))
     probes = [ask(made, 0, float(i)) for i in range(9)]
-    assert [probe.request.model for probe in probes] == [f"m{i}" for i in (*range(1, 9), 1)]
+    assert [probe.request.model for probe in probes] == [f"m{i}" for i in (*range(2, 8), 0, 8, 2)]
     assert [probe.number for probe in probes] == list(range(1, 10))
 
 
