@@ -96,6 +96,11 @@ def test_what_only_callers_in_haste_have_asked_nobody_could_find_mended() -> Non
 
     hasty = asked(0.005, BY - 3.0)
     assert not list(complaints([hasty, nobody, nobody], BY))
+    answered = asked(0.005, BY - 4.0, "ok")  # and then one in haste has opened the breaker
+    assert not list(complaints([answered, hasty, nobody, nobody], BY))
+    assert list(
+        complaints([asked(0.005, BY - 7.0, "ok"), asked(0.005, BY - 6.0), *[nobody] * 2], BY)
+    )
     for other in (asked(0.2, BY - 2.0), asked(0.005, BY - 2.0, "ok"), asked(0.005, BY + 0.1)):
         assert list(complaints([hasty, other, nobody, nobody], BY))
     assert list(complaints([asked(0.005, BY - 15.0), nobody, nobody], BY))

@@ -49,10 +49,20 @@ def _is_failed(outcome: Outcome) -> bool:
 
 
 def _asked_in_haste(outcomes: Sequence[Outcome], by: float) -> bool:
-    """Whether everybody who asked between mending and ``by`` gave up before an answer could come,
-    and nobody has asked since."""
-    asked = [o for o in outcomes if o.attempts and o.began >= by - SETTLING]
-    return bool(asked) and all(_is_hasty(a) and o.began < by for o in asked for a in o.attempts)
+    """Whether everybody who asked between mending (or lately, when somebody was answered since)
+    and ``by`` gave up before an answer could come, and nobody has asked since."""
+    asked = [
+        (outcome.began + attempt.started, attempt)
+        for outcome in outcomes
+        if outcome.began >= by - SETTLING
+        for attempt in outcome.attempts
+    ]
+    answered = max((at for at, attempt in asked if attempt.outcome == "ok"), default=None)
+    last = [each for each in asked if answered is None or each[0] > answered]
+    recent = by - (SETTLING if answered is None else LATELY)
+    return all(_is_hasty(attempt) and at < by for at, attempt in last) and any(
+        at >= recent for at, _ in last
+    )
 
 
 def _escalated_in_haste(outcomes: Sequence[Outcome], before: float, by: float) -> bool:
