@@ -171,7 +171,10 @@ def test_the_clients_are_twins() -> None:
 def test_sixteen_threads_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script()
     follow(script, monkeypatch)
-    with tierline.Client(edge=EDGE, cloud=CLOUD) as client, ThreadPoolExecutor(16) as pool:
+    with (
+        tierline.Client(edge=EDGE, cloud=CLOUD, deadline=30.0) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
         answers = list(
             pool.map(
                 lambda i: client.score("ranker", query={"history": [i]}, candidates=[1, 2, 3]),
