@@ -23,12 +23,13 @@ from tierline._core.breaker import Breaker, State
 from tierline._core.budgets import WindowCount, WindowedBudget
 from tierline._core.ejection import Outliers, Standing
 from tierline._core.escalation import START_GATE, Pressure
-from tierline._core.estimators import SIZE, LatencyWindow
+from tierline._core.estimators import REFRESH, SIZE, LatencyWindow
 from tierline._core.fallback import LastGood, Prior, prior_reply
 from tierline._core.fleet import Fleet
 from tierline._core.limiter import PAUSE, Limiter
 from tierline._core.retrying import LONGEST_PUSHBACK, pushback
 from tierline._core.tiers import TierState
+from tierline._core.timeouts import LATE
 from tierline._core.windows import OutcomeWindow
 from tierline.wire import ScoreRequest
 
@@ -48,6 +49,30 @@ def judged(outcomes: str, policy: BreakerPolicy) -> State:
         else:
             breaker.succeeded(permit, 1.0, slow=outcome == "s")
     return breaker.state
+
+
+def test_a_probe_has_failed_at_the_very_end_of_its_grace() -> None:
+    breaker = Breaker(BreakerPolicy(consecutive=1))
+    permit = breaker.acquire(-9.0, 1.0)
+    assert permit is not None
+    breaker.failed(permit, -9.0, 0.0)
+    assert breaker.acquire(-0.5, 0.5) is not None
+    assert breaker.acquire(0.0, 0.5) is None  # its lease has ended
+    assert breaker.acquire(LATE - 0.001, 0.5) is None
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.acquire(LATE, 0.5) is None
+    assert breaker.state is State.OPEN
+
+
+@pytest.mark.parametrize(("took", "state"), [(0.125, State.CLOSED), (0.126, State.OPEN)])
+def test_an_answer_is_slow_beyond_half_of_its_calls_time(took: float, state: State) -> None:
+    touchy = BreakerPolicy(minimum_calls=1, slow_rate=0.5, slow_share=0.5)
+    tiers = (Tier(name="edge", kind="edge", endpoints=(Endpoint(url="http://edge-1"),)),)
+    fleet = Fleet(ClientConfig(tiers=tiers, breaker=touchy))
+    for _ in range(REFRESH):
+        Driver(fleet).succeed(SURE)
+    Driver(fleet, begin=128.0).succeed(SURE, 128.0 + took)
+    assert fleet.tiers[0].endpoints[0].breaker(REQUEST.model).state is state
 
 
 RATES = BreakerPolicy(minimum_calls=4, failure_rate=0.5, slow_rate=0.75, consecutive=99)
