@@ -133,6 +133,7 @@ def test_where_only_callers_in_haste_have_escalated_refusals_have_a_ground() -> 
         66401,
         71380,
         80145,
+        81228,
         181711,
         194324,
     ],
