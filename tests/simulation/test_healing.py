@@ -134,6 +134,7 @@ def test_where_only_callers_in_haste_have_escalated_refusals_have_a_ground() -> 
         71380,
         80145,
         81228,
+        139297,
         165035,
         181711,
         194324,
