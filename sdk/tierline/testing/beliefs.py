@@ -108,6 +108,12 @@ class BeliefWatch:
         self._slowest = dict.fromkeys((tier.name for tier in fleet.tiers), 0.0)
         self._semantic = fleet.semantic
         self._tiers = fleet.tiers
+        self._over: set[int] = set()  # calls; the network hears of their attempts' end a turn later
+
+    def ended(self, call: int) -> None:
+        """A call is over, and with it every attempt it had out."""
+        self._over.add(call)
+        self.look()
 
     def sent(self, link: SimLink, exchange: Exchange, criticality: Criticality) -> None:
         """An attempt starts: may it?"""
@@ -125,7 +131,10 @@ class BeliefWatch:
         if seen.state is State.OPEN and seen.since < self._now():
             notes.violated("open means closed off", f"{url} is asked while open")
         if seen.state is State.HALF_OPEN:
-            probes = sum(1 for out in seen.out.values() if out.generation == seen.generation)
+            probes = sum(
+                out.generation == seen.generation and other.call not in self._over
+                for other, out in seen.out.items()
+            )
             allowed = min(PROBES_AT_MOST, 2**seen.good)
             if probes >= allowed:
                 notes.violated("half-open lets few through", f"{url}: {probes} out of {allowed}")

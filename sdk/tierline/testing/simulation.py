@@ -276,7 +276,7 @@ class _Simulation:
             self._outcomes.append(Outcome(planned, watched.began, self._loop.time(), answer, error))
             name = self._outcomes[-1].name
             self._trace.add(self._loop.time(), "end", planned.number, name)
-            self._beliefs.look()
+            self._beliefs.ended(planned.number)
 
     # -- faults ------------------------------------------------------------------------------
 
