@@ -34,7 +34,7 @@ from tierline_serving.outbox import Outbox
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.served import Generation, Served
 from tierline_serving.settings import ServerSettings
-from tierline_serving.tracing import Tracing
+from tierline_serving.tracing import Tracing, attributes
 
 Told = Callable[[Outcome], None]
 
@@ -155,12 +155,7 @@ class Handlers:
         what ``meet`` made of the headers, ``caller`` whom a batch is shared with evenly."""
         return FrameCall(self, frame, said, arrived_at, done, caller)
 
-    def count(
-        self,
-        answer: Answer | None,
-        arrived_at: float,
-        said: CallHeaders | None,
-    ) -> None:
+    def count(self, answer: Answer | None, arrived_at: float, said: CallHeaders | None) -> None:
         """Count a native call that has ended, with no answer when the caller has gone."""
         if answer is None:
             self._ended("cancelled", None, None, said, arrived_at)
@@ -179,12 +174,9 @@ class Handlers:
         seconds = self._clock() - arrived_at
         self._metrics.ended(code, seconds, queue, reason)
         if self._tracing is not None:
-            about: dict[str, str | float] = {"tierline.code": code, "tierline.queue": queue or 0.0}
-            if reason is not None:
-                about["tierline.reason"] = reason
-            if said is not None and said.request_id is not None:
-                about["tierline.request_id"] = said.request_id
-            self._tracing.ended(None if said is None else said.traceparent, seconds, about)
+            known = said or CallHeaders()
+            about = attributes(code, reason, queue, known.request_id)
+            self._tracing.ended(known.traceparent, seconds, about)
 
     @contextmanager
     def measured(self, arrived_at: float) -> Iterator[Measured]:

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 NAME: Final = "tierline.score"
 
 
+def attributes(
+    code: str, reason: str | None, queue: float | None, request_id: str | None
+) -> dict[str, str | float]:
+    """What a span says of how its call ended; ``queue`` in seconds."""
+    about: dict[str, str | float] = {"tierline.code": code, "tierline.queue": queue or 0.0}
+    if reason is not None:
+        about["tierline.reason"] = reason
+    if request_id is not None:
+        about["tierline.request_id"] = request_id
+    return about
+
+
 class Tracing:
     """Makes the spans. ``wall`` tells UTC nanoseconds."""
 
