@@ -443,6 +443,31 @@ def test_a_caller_who_hangs_up_while_sending_is_forgotten() -> None:
     asyncio.run(scenario())
 
 
+def test_a_server_that_repeats_the_end_of_a_body_does_not_stop_the_others() -> None:
+    class Repeater(Caller):
+        repeated = 0
+
+        async def _receive(self) -> dict[str, object]:
+            if self.pieces:
+                return await super()._receive()
+            self.repeated += 1
+            if self.repeated == 1000:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def scenario() -> None:
+        async with endpoint() as node:
+            node.scorer.gate.clear()
+            caller = Repeater([framed(a_request(1))])
+            calling = asyncio.create_task(caller.call(node.app, "/v1/score", "POST"))
+            await until(lambda: caller.repeated > 1)
+            node.scorer.gate.set()
+            await calling
+            assert caller.status == 200
+
+    asyncio.run(scenario())
+
+
 @dataclass
 class BrokenConnection(Caller):
     """Its connection refuses to be written to."""

@@ -127,7 +127,8 @@ class DisconnectWatch:
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
-            pass
+            # A server that answers at once, again and again, must not keep the loop to itself.
+            await asyncio.sleep(WATCH_AFTER)
         self.caller_left = True
         if self._handling is not None:
             self._handling.cancel()

@@ -42,12 +42,15 @@ async def ask(
     app: Mounted, body: bytes = b"", path: str = "/v1/score", **scope: Any
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     sent: list[dict[str, Any]] = []
+    bodies = [body]
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not bodies:
+            await asyncio.get_running_loop().create_future()  # nobody hangs up
+        return {"type": "http.request", "body": bodies.pop(), "more_body": False}
 
     known = {
         "type": "http", "method": "POST" if body else "GET", "path": path,
