@@ -226,6 +226,10 @@ class Admission:
         wait = running_left + self._queued(before)
         return Decision(Verdict.OVERLOADED, max(late, too_long), wait)
 
+    def through(self, rows: int, backlog: Backlog, now: float) -> float:
+        """When so many of the queued rows are scored and on their way."""
+        return now + self._running(backlog, now) + self._queued(rows) + MARGIN
+
     def retry_after(self, backlog: Backlog, now: float) -> float:
         """Seconds until the present backlog is through: what a full queue answers."""
         return self.expected_wait(backlog, now) if self.is_warm else DEFAULT_RETRY_AFTER

@@ -160,6 +160,25 @@ class BatcherAgainstModel(RuleBasedStateMachine):
         for ticket in late:
             self.end(ticket, "expired")
 
+    @rule(
+        criticality=st.sampled_from(list(Criticality)),
+        row=st.sampled_from([0.0, 0.1, 0.5]),
+    )
+    def overtake(self, criticality: Criticality, row: float) -> None:
+        """A row takes so long: whoever is late by that, and below this class, leaves."""
+        late, rows = set(), 0
+        for each in sorted(self.queue.values(), key=lambda each: (each.due, each.ticket)):
+            is_below = YIELDS[each.criticality] > YIELDS[criticality]
+            if is_below and self.now + row * (rows + each.rows) > each.deadline:
+                late.add(each.ticket)
+            else:
+                rows += each.rows
+        left = self.batcher.overtaken(criticality, lambda rows: self.now + row * rows)
+        assert len(left) == len(set(left))
+        assert set(left) == late
+        for ticket in left:
+            self.end(ticket, "overtaken")
+
     @rule(step=st.sampled_from([0.5, 1.0, 3.0]))
     def time_passes(self, step: float) -> None:
         self.now += step

@@ -60,3 +60,73 @@ def test_candidates_that_cannot_be_scored_in_time_are_refused_by_their_length(
         door.admission.learn_size(candidates, Pending(request, candidates, 9.0, 0.0, untold).size)
     assert door.foresee(length_of(request), 0.5 * ROW, NOBODY, 0.0, "default") is not None
     assert door.foresee(length_of(request), 1.5 * ROW, NOBODY, 0.0, "default") is None
+
+
+def queued(door: Door, until: float, criticality: str = "default", rows: int = 1) -> Pending:
+    pending = Pending(a_recommendation(5), rows, until, 0.0, untold)
+    assert door.admit(pending, NOBODY, 0.0, "", criticality) is None
+    return pending
+
+
+def a_busy_door(**limits: int) -> Door:
+    """Batches of one row, ROW seconds each."""
+    door = Door(Batcher(BatchLimits(max_batch_rows=1, **limits)))
+    for _ in range(WARM_AFTER):
+        door.admission.observe(1, ROW, now=0.0)
+    return door
+
+
+def told(door: Door, criticality: str, now: float = 0.0) -> dict[Pending, str]:
+    """Who is told what when a request of this class has been admitted."""
+    backlog = Backlog(door._batcher.queued_rows)
+    return {pending: str(error) for pending, error in door.overtaken(backlog, now, criticality)}
+
+
+def test_who_is_late_behind_a_more_critical_newcomer_is_told_at_once() -> None:
+    door = a_busy_door()
+    late, patient = queued(door, 1.5 * ROW), queued(door, 9.0)
+    queued(door, 0.9, "critical")
+    (message,) = told(door, "critical").values()
+    assert message == "more critical calls took its place in the queue; try later or elsewhere"
+    assert not door._batcher.withdraw(late)
+    assert door._batcher.withdraw(patient)
+
+
+def test_nobody_is_late_behind_a_newcomer_of_his_own_class_or_below() -> None:
+    door = a_busy_door()
+    queued(door, 1.5 * ROW)
+    queued(door, 9.0)
+    queued(door, 9.0, "sheddable")
+    assert told(door, "default") == {}
+    assert told(door, "sheddable") == {}
+
+
+def test_who_leaves_makes_room_for_those_behind_him() -> None:
+    door = a_busy_door()
+    first, second = queued(door, 1.5 * ROW), queued(door, 2.5 * ROW)
+    queued(door, 0.9, "critical")
+    assert list(told(door, "critical")) == [first]
+    assert door._batcher.withdraw(second)
+
+
+def test_the_queue_is_looked_through_once_a_batch() -> None:
+    door = a_busy_door()
+    first, second = queued(door, 1.5 * ROW), queued(door, 2.5 * ROW)
+    for _ in range(2):
+        queued(door, 0.9, "critical")
+    assert list(told(door, "critical")) == [first, second]
+    third = queued(door, 4.5 * ROW)
+    for _ in range(2):
+        queued(door, 0.9, "critical")
+    assert told(door, "critical") == {}
+    door.drained()
+    assert list(told(door, "critical")) == [third]
+
+
+def test_nobody_is_sent_away_on_a_guess() -> None:
+    door = Door(Batcher(BatchLimits(max_batch_rows=1)))
+    for _ in range(WARM_AFTER - 1):
+        door.admission.observe(1, ROW, now=0.0)
+    queued(door, 1.5 * ROW)
+    queued(door, 0.9, "critical")
+    assert told(door, "critical") == {}

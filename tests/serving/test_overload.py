@@ -52,6 +52,7 @@ class Node:
         self.was: dict[Pending, str] = {}
         self.offered: Counter[str] = Counter()
         self.in_time: Counter[str] = Counter()
+        self.overtaken: Counter[str] = Counter()
         self.batcher: Batcher[Pending] = Batcher(BatchLimits(max_batch_rows=4096))
         self.door = Door(self.batcher)
         self.turns = Turns()
@@ -101,6 +102,11 @@ class Node:
         if error is None:
             self.was[pending] = criticality
             self.came[pending] = came
+            backlog = Backlog(self.batcher.queued_rows)
+            for late, _ in self.door.overtaken(backlog, self.now, criticality):
+                self.now += REFUSE
+                self.refused.append(self.now - self.came.pop(late))
+                self.overtaken[self.was.pop(late)] += 1
         else:  # it took the last of its time to read
             self.refused.append(self.now - came)
 

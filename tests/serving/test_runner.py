@@ -189,6 +189,47 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     asyncio.run(scenario())
 
 
+def test_who_is_overtaken_by_the_critical_learns_it_while_the_batch_before_him_runs() -> None:
+    clock = Clock()
+
+    class SlowScorer(FakeScorer):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
+            replies = super().score(requests)
+            clock.now += 2.0  # seconds a batch, as the clock tells them
+            return replies
+
+    async def scenario() -> None:
+        scorer = SlowScorer()
+        runner = Runner(scorer, BatchLimits(max_batch_rows=1), clock=clock)
+        runner.start()
+        for _ in range(WARM_AFTER):
+            await runner.submit(a_request(1), clock.now + 20.0)
+        scorer.entered.clear()
+        scorer.gate.clear()
+        first = asyncio.create_task(runner.submit(a_request(1), clock.now + 20.0))
+        await until(scorer.entered.is_set)
+        overtaken = asyncio.create_task(runner.submit(a_request(2), clock.now + 5.0))
+        await until(lambda: runner.unanswered == 2)
+        critical: list[object] = []
+        runner.enter(
+            a_request(3),
+            clock.now + 5.0,
+            lambda _, outcome: critical.append(outcome),
+            criticality="critical",
+        )
+        with pytest.raises(Overloaded, match="took its place"):
+            await overtaken
+        assert not scorer.gate.is_set()
+        scorer.gate.set()
+        await first
+        await until(lambda: bool(critical))
+        assert isinstance(critical[0], ScoreReply)
+        assert 2 not in scorer.scored
+        assert runner.close(timeout=20)
+
+    asyncio.run(scenario())
+
+
 def test_a_warm_endpoint_refuses_what_cannot_be_answered_in_time() -> None:
     clock = Clock()
 

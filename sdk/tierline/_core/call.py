@@ -37,7 +37,9 @@ from tierline._core.timeouts import LOST, attempt_until
 from tierline._types import QUALITY_EDGE, QUALITY_FULL
 from tierline.wire.messages import ScoreReply
 
-DEFAULT: Final = Criticality.DEFAULT  # a member costs 60 ns to look up in Python 3.11
+# A member costs 60 ns to look up in Python 3.11.
+DEFAULT: Final = Criticality.DEFAULT
+SHEDDABLE: Final = Criticality.SHEDDABLE
 FREE_FAILOVERS = 2  # attempts that never left are not counted against the budget, up to here
 
 
@@ -205,6 +207,8 @@ class ScoreCall(CallState):
             budget.requests.add(now)
             return True
         share = SHARES[self._criticality]
+        if self._criticality is SHEDDABLE and now < tier.pressed_until:
+            share = 0.0  # what may be shed is shed: others need what there is to spend
         if kind == "hedge":
             affordable = budget.affords(now, share) and self._fleet.hedges.withdraw(now)
             return affordable and budget.withdraw(now, share)
@@ -248,7 +252,7 @@ class ScoreCall(CallState):
         here = len(tier.endpoints) > 1 and len(self._tried[tier.name]) + 1 < retry.per_tier
         # Compared first: a member's hash is Python code, and most calls are of no special kind.
         share = 1.0 if self._criticality is DEFAULT else SHARES[self._criticality]
-        if here and tier.budget.affords(now, share):
+        if here and now >= tier.pressed_until and tier.budget.affords(now, share):
             return True
         return any(other.budget.affords(now, share) for other in self._route if other is not tier)
 
@@ -333,8 +337,10 @@ class ScoreCall(CallState):
             lessons.bundle_failed(running, dice, now)
             fault = Fault.ENDPOINT
         else:
-            span = self._deadline - self._begun
-            fault = lessons.failed(running, error, model, span=span, dice=dice, now=now)
+            span, kind = self._deadline - self._begun, self._criticality
+            fault = lessons.failed(
+                running, error, model, span=span, criticality=kind, dice=dice, now=now
+            )
         if self._pins and self._partner is not None and isinstance(error, errors.ModelNotFound):
             self._fleet.control(model).cloud_lacks(url, self._partner)
             self._pins = False

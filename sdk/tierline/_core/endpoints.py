@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tierline._config import Balancing, ClientConfig, Criticality, Endpoint, Tier
 from tierline._core.balancing import ring_points
 from tierline._core.breaker import CLOSED, Breaker
@@ -33,6 +35,7 @@ class EndpointState:
         "limiter",
         "models",
         "queue",
+        "refused_at",
         "ring",
         "standing",
         "tier",
@@ -51,6 +54,7 @@ class EndpointState:
         self.latency = PeakEwma()
         self.queue = QueueHint()
         self.limiter = Limiter(config.limiter)
+        self.refused_at = -math.inf  # for load, the last time
         self.standing = Standing(config.ejection)
         self.models: dict[str, Served] = {}
         hashed = tier.balancing is Balancing.CONSISTENT_HASH

@@ -9,7 +9,7 @@
 | failed, or never sent | failure | failure | – | as a full timeout | – |
 | timed out | failure | failure | cut | as a full timeout, censored | – |
 | timed out, cut short by its call | neutral | neutral | – | as long as it had, censored | – |
-| refused for load | neutral | neutral | cut | – | – |
+| refused for load | neutral | neutral | cut, for its kind of call | – | – |
 | not there, lapsed, or the caller's fault | neutral | neutral | – | – | – |
 | lost to a hedge in good time, long overdue | one more in a row | neutral | – | censored | – |
 | lost to a hedge otherwise | neutral | neutral | – | censored | – |
@@ -19,7 +19,7 @@
 from __future__ import annotations
 
 from tierline import _exceptions as errors
-from tierline._config import BreakerPolicy
+from tierline._config import BreakerPolicy, Criticality
 from tierline._core.breaker import State
 from tierline._core.dice import Dice
 from tierline._core.retrying import Fault, fault_of
@@ -77,6 +77,7 @@ def failed(
     model: str,
     *,
     span: float,
+    criticality: Criticality,
     dice: Dice,
     now: float,
 ) -> Fault:
@@ -93,9 +94,10 @@ def failed(
         return fault
     if timed_out:
         running.latencies.timed_out(now - running.started, now)
-    expired = isinstance(error, errors.DeadlineExceeded) and running.is_hurried
-    if timed_out or (fault is Fault.BUSY and not expired):
+    if timed_out:
         endpoint.limiter.dropped(now)
+    elif fault is Fault.BUSY:
+        _refused(running, error, model, criticality, now)
     if fault is not Fault.ENDPOINT and fault is not Fault.NEVER_SENT:
         running.breaker.released(running.permit)
         return fault
@@ -106,6 +108,25 @@ def failed(
         endpoint.standing, model, now, unreached=unreached, jitter=dice.random()
     )
     return fault
+
+
+def _refused(
+    running: Running,
+    error: errors.TierlineError,
+    model: str,
+    criticality: Criticality,
+    now: float,
+) -> None:
+    """Too much to do there, for this kind of call; or for this one, when it had no time to wait."""
+    is_hurried = running.is_hurried
+    if not is_hurried:
+        running.tier.refused(running.endpoint, model, now)
+    elif isinstance(error, errors.DeadlineExceeded):
+        return
+    if criticality is Criticality.SHEDDABLE:
+        running.endpoint.limiter.shed(now)
+    else:
+        running.endpoint.limiter.dropped(now)
 
 
 def _hurried(running: Running, now: float) -> None:

@@ -1,7 +1,9 @@
 """How many attempts may be out at one endpoint, and which kind of call gives way first.
 
 Four rules move the limit.
-- A refusal for load, or a timeout, cuts it to nine tenths, once a round trip at most.
+- A refusal for load, or a timeout, cuts it to nine tenths, once a round trip at most. What may be
+  shed, when it is refused, cuts its own room only, and good answers give it back likewise: in an
+  overload it is refused most, and there may be room for what matters more.
 - While it lies below where the cuts began, every answer in good time raises it by one: it doubles
   each round trip, as TCP's slow start does, and a fault that has passed is forgotten at once.
 - Once a second, and only when half of the limit is in use, it grows by its root, or shrinks in
@@ -40,6 +42,8 @@ class Limiter:
         "_long",
         "_peak",
         "_policy",
+        "_shed",
+        "_shed_at",
         "_sum",
         "limit",
         "room",
@@ -55,6 +59,8 @@ class Limiter:
         self._due = -math.inf
         self._cut_at = -math.inf
         self._before = 0.0  # the limit before the cuts began
+        self._shed = 1.0  # the part of their room that is left to calls that may be shed
+        self._shed_at = -math.inf
         self.limit = 0.0
         self.room: dict[Criticality, int] = {}  # how many may be out when a call of a kind comes
         self._set(float(policy.initial))
@@ -66,6 +72,9 @@ class Limiter:
         self._count += 1
         if inflight > self._peak:
             self._peak = inflight
+        if self._shed < 1.0 and latency <= max(self._good, GOOD_SHARE * span):
+            self._shed = min(1.0, self._shed + 1.0 / self.limit)
+            self._set(self.limit)
         if self.limit < self._before:
             if latency <= max(self._good, GOOD_SHARE * span):
                 self._set(min(self._before, self.limit + 1.0))
@@ -79,6 +88,14 @@ class Limiter:
         self._cut_at = now
         self._before = max(self._before, self.limit)
         self._set(self.limit * CUT)
+
+    def shed(self, now: float) -> None:
+        """An attempt that may be shed was refused for load: there may be room for others."""
+        if now - self._shed_at < max(PAUSE, self._long or 0.0):
+            return
+        self._shed_at = now
+        self._shed *= CUT
+        self._set(self.limit)
 
     def start_anew(self) -> None:
         """The endpoint was away: begin with a few, and let every good answer bring one more."""
@@ -105,3 +122,6 @@ class Limiter:
     def _set(self, limit: float) -> None:
         self.limit = max(float(self._policy.minimum), min(float(self._policy.maximum), limit))
         self.room = {kind: max(1, int(self.limit * share)) for kind, share in SHARES.items()}
+        if self._shed < 1.0:
+            sheddable = int(self.limit * SHARES[Criticality.SHEDDABLE] * self._shed)
+            self.room[Criticality.SHEDDABLE] = max(1, sheddable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 from tierline._config import Balancing, ClientConfig, Criticality, Tier
@@ -17,6 +18,7 @@ from tierline._core.semantic import SemanticHealth
 
 HEDGE_ROOM = 0.8  # an endpoint this full gets no hedges: they would double its load
 HEALTH_AGE = 0.1  # seconds for which a tier's health is believed
+PRESSED = 0.5  # seconds for which a refusal for load tells of the queue behind it
 
 
 class TierState:
@@ -32,6 +34,7 @@ class TierState:
         self.endpoints = [EndpointState(endpoint, tier, config) for endpoint in tier.endpoints]
         self.outliers = Outliers(config.ejection, [e.standing for e in self.endpoints])
         self.budget = TierBudget(config.retry.budget, floor)
+        self.pressed_until = -math.inf  # till then nobody is worth asking after another here
         self.panics = 0  # choices made while too few endpoints were left to choose from
         self._policy = config.ejection
         self._semantic = semantic
@@ -173,6 +176,13 @@ class TierState:
         return choose(Balancing.LEAST_LOADED, others, key=None, turn=0, now=now, dice=dice)
 
     # -- how it fares ------------------------------------------------------------------------
+
+    def refused(self, endpoint: EndpointState, model: str, now: float) -> None:
+        """The endpoint refused a call for load. While every healthy one has just done so, another
+        attempt would wait as long as the first, and time kept for it is time lost to both."""
+        endpoint.refused_at = now
+        healthy = (e.refused_at for e in self.endpoints if e.is_healthy(model, now))
+        self.pressed_until = PRESSED + min(healthy, default=now)
 
     def has_room(self, model: str, now: float) -> bool:
         """Whether any endpoint's breaker and standing would let an attempt through."""

@@ -8,7 +8,7 @@ while another waits. A request past its deadline is never computed.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
@@ -162,6 +162,24 @@ class Batcher(Generic[Ticket]):
                 break
         return before
 
+    def overtaken(self, criticality: str, through: Callable[[int], float]) -> tuple[Ticket, ...]:
+        """Take out the tickets of the classes below this one that are late now because of what is
+        drawn before them: ``through(rows)`` is when so many rows of the queue are scored."""
+        queued = sorted(
+            entry for queue in self._queues.values() for entry in queue if self._is_queued(entry)
+        )
+        late: list[Ticket] = []
+        rows = 0
+        for due, _, ticket in queued:
+            waiting = self._waiting[ticket]
+            yields = YIELDS[waiting.criticality]
+            if yields > YIELDS[criticality] and through(rows + waiting.rows) > due - yields:
+                self._forget(ticket)
+                late.append(ticket)
+            else:
+                rows += waiting.rows
+        return tuple(late)
+
     def can_take(self, most: int) -> bool:
         """Whether the request that is due first has no more than ``most`` rows."""
         heads = [queue[0] for queue in self._queues.values() if self._drop_stale(queue)]
@@ -263,11 +281,15 @@ class Batcher(Generic[Ticket]):
     def _drop_stale(self, heap: Heap[Ticket]) -> bool:
         """Drop entries of tickets no longer queued from the top; whether anything is left."""
         while heap:
-            waiting = self._waiting.get(heap[0][2])
-            if waiting is not None and waiting.sequence == heap[0][1]:
+            if self._is_queued(heap[0]):
                 return True
             heappop(heap)
         return False
+
+    def _is_queued(self, entry: tuple[float, int, Ticket]) -> bool:
+        """Whether the entry is of a ticket that is still queued, and of the same stay."""
+        waiting = self._waiting.get(entry[2])
+        return waiting is not None and waiting.sequence == entry[1]
 
     def _forget(self, ticket: Ticket) -> None:
         waiting = self._waiting.pop(ticket)
@@ -277,10 +299,6 @@ class Batcher(Generic[Ticket]):
 
     def _compact(self) -> None:
         for heap in (self._deadlines, *self._queues.values()):
-            heap[:] = [
-                entry
-                for entry in heap
-                if entry[2] in self._waiting and self._waiting[entry[2]].sequence == entry[1]
-            ]
+            heap[:] = [entry for entry in heap if self._is_queued(entry)]
             heapify(heap)
         self._queues = {caller: queue for caller, queue in self._queues.items() if queue}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from tierline import CallError
@@ -9,7 +10,7 @@ from tierline_serving.admission import Admission, Backlog, Verdict
 from tierline_serving.batching.batcher import Batcher
 from tierline_serving.batching.limits import YIELDS, Refusal
 from tierline_serving.batching.pending import Pending
-from tierline_serving.batching.refusing import decided, refused
+from tierline_serving.batching.refusing import decided, overtaken, refused
 
 FRAME_HEAD: Final = 256  # bytes of a request's length that may be names and shapes, not tensors
 
@@ -23,13 +24,32 @@ class Door:
     def __init__(self, batcher: Batcher[Pending]) -> None:
         self._batcher = batcher
         self.admission = self._new_admission()
+        self._has_looked = False  # for who is overtaken, since the last batch
 
     def forget_costs(self) -> None:
         """Begin anew with what batches cost."""
         self.admission = self._new_admission()
 
+    def overtaken(
+        self, backlog: Backlog, now: float, criticality: str
+    ) -> Sequence[tuple[Pending, CallError]]:
+        """Whom a request of this class, just admitted, has made late: they leave the queue and are
+        told while there is time to ask elsewhere. Looked at once a batch at most, and only where
+        somebody queued might be late: a flood of critical requests must not cost a sort each."""
+        batcher, admission = self._batcher, self.admission
+        is_first = batcher.rows_before(criticality) < batcher.queued_rows
+        if not is_first or self._has_looked or not admission.is_warm:
+            return ()
+        if admission.through(batcher.queued_rows, backlog, now) <= batcher.earliest_deadline:
+            return ()
+        self._has_looked = True
+        late = batcher.overtaken(criticality, lambda rows: admission.through(rows, backlog, now))
+        wait = admission.expected_wait(backlog, now)
+        return [(pending, overtaken(wait)) for pending in late]
+
     def drained(self) -> None:
         """A batch was drawn: whose queue that has emptied does not stand."""
+        self._has_looked = False
         for criticality in YIELDS:
             if self._batcher.rows_before(criticality):
                 return  # and so it is for the classes below

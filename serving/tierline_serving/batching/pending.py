@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 from tierline.wire import ScoreReply, ScoreRequest
 
@@ -69,3 +70,8 @@ class Pending:
         # Positional: a named tuple's _replace costs five times as much.
         timings = {**reply.timings, "queue": self.queue, "compute": self.compute}
         return ScoreReply(*reply[:6], timings)
+
+
+def earliest_deadline(those: Iterable[Pending]) -> float:
+    """When the first of those not settled yet is late; infinity when all are."""
+    return min((each.deadline_at for each in those if each.done is not None), default=math.inf)

@@ -28,3 +28,9 @@ def refused(refusal: Refusal, rows: int, size: int, limits: BatchLimits, wait: f
     if refusal is Refusal.DEADLINE_PASSED:
         return DeadlineExceeded("the deadline had passed before the request could be queued")
     return Shed(refusal.name.lower(), refusal.value, wait, wait)
+
+
+def overtaken(wait: float) -> CallError:
+    """The error for a queued request that cannot be in time any more behind newer ones of a more
+    critical class; one asked now would wait ``wait`` seconds."""
+    return Shed("overtaken", "more critical calls took its place in the queue", wait, wait)

@@ -2,8 +2,8 @@
 
 Nothing polls. A batch that is known to be over at once is scored on the event loop itself, after
 what the loop has read in this turn: handing it to another thread and back would cost more than it
-takes. Any other batch is scored on one thread, which sleeps until it is
-rung for and takes the next batch itself, so that the scorer never waits for the loop.
+takes. Any other batch is scored on one thread, which sleeps until it is rung for and takes the next
+batch itself, so that the scorer never waits for the loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tierline_serving.batching.door import Door
 from tierline_serving.batching.isolation import Outcome as Ended
 from tierline_serving.batching.limits import DEFAULT, BatchLimits
 from tierline_serving.batching.parts import into_parts
-from tierline_serving.batching.pending import Done, Outcome, Pending, tell
+from tierline_serving.batching.pending import Done, Outcome, Pending, earliest_deadline, tell
 from tierline_serving.batching.place import INLINE_MOST, Engine, Place, Took
 from tierline_serving.batching.scoring import BatchReport, score_batch, thread_waits
 from tierline_serving.outbox import Outbox
@@ -33,10 +33,11 @@ from tierline_serving.scorer import Scorer
 __all__ = ["BatchReport", "Runner"]
 
 Clock = Callable[[], float]
+Refused = Sequence[tuple[Pending, CallError]]
 
-# Seconds of reading callers between two batches, at most, as many as a batch may take: a flood of
-# requests that are all refused costs those that were taken half of the loop, and less would leave
-# calls unread for longer, where no deadline is looked at (tests/serving/test_overload.py).
+# Seconds of reading callers between two batches, at most: a flood of requests that are all refused
+# costs those that were taken half of the loop, and less would leave calls unread for longer, where
+# no deadline is looked at (tests/serving/test_overload.py).
 READ_MOST = INLINE_MOST
 SWITCH_INTERVAL = 0.0005  # seconds the scoring thread waits at most for the interpreter's lock
 
@@ -165,7 +166,7 @@ class Runner:
         if pending.rows > self.limits.max_batch_rows:
             into_parts(pending, self.scorer.rows, self.limits.max_batch_rows, self._joined)
         with self._lock:
-            self._admit(pending, now, caller, criticality)
+            overtaken = self._admit(pending, now, caller, criticality)
             takes_turn = self._engine is Engine.IDLE
             if takes_turn:
                 self._engine = Engine.TURN
@@ -175,6 +176,8 @@ class Runner:
             self._schedule_turn(loop)
         elif is_threaded:
             self._alarm.arm(loop, deadline_at, now)
+        for each, error in overtaken:
+            each.settle(error)
         return pending
 
     def leave(self, pending: Pending) -> bool:
@@ -229,12 +232,14 @@ class Runner:
             self.leave(whole)
             done(whole, outcome)
 
-    def _admit(self, pending: Pending, now: float, caller: str, criticality: str) -> None:
+    def _admit(self, pending: Pending, now: float, caller: str, criticality: str) -> Refused:
+        """Queue it; who leaves the queue for it, and what they are told."""
         if self._is_closed:
             raise Unavailable("the endpoint is shutting down; ask another")
         error = self._door.admit(pending, self._backlog(), now, caller, criticality)
         if error is not None:
             raise error
+        return self._door.overtaken(self._backlog(), now, criticality)
 
     def _backlog(self) -> Backlog:
         running = self._running.rows if self._running is not None else 0
@@ -306,11 +311,7 @@ class Runner:
     def _watch_deadlines(self) -> None:
         with self._lock:
             running = self._running.tickets if self._running is not None else ()
-            earliest = min(
-                (each.deadline_at for each in running if each.done is not None),
-                default=float("inf"),
-            )
-            earliest = min(earliest, self._batcher.earliest_deadline)
+            earliest = min(earliest_deadline(running), self._batcher.earliest_deadline)
         assert self._loop is not None
         self._alarm.arm(self._loop, earliest, self._clock())
 

@@ -126,7 +126,10 @@ class DisconnectWatch:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                break
             # A server that answers at once, again and again, must not keep the loop to itself.
             await asyncio.sleep(WATCH_AFTER)
         self.caller_left = True

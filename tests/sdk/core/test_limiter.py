@@ -47,6 +47,38 @@ def test_drops_that_go_on_bring_it_down_to_one_and_good_answers_up_again() -> No
     assert limiter.limit == 128  # where the cuts began, and not beyond
 
 
+def sheddable(limiter: Limiter) -> int:
+    return limiter.room[Criticality.SHEDDABLE]
+
+
+def test_what_may_be_shed_and_is_refused_loses_its_own_room_and_nobody_elses() -> None:
+    limiter = Limiter(LimiterPolicy(initial=100))
+    limiter.shed(1.0)
+    limiter.shed(1.04)  # the same round trip
+    assert (limiter.limit, sheddable(limiter)) == (100, 45)
+    limiter.shed(1.06)
+    assert (limiter.limit, sheddable(limiter)) == (100, 40)
+    assert limiter.room[Criticality.DEFAULT] == 90
+    limiter.dropped(1.1)
+    assert (limiter.limit, sheddable(limiter)) == (90, 36)
+
+
+def test_refusals_that_go_on_leave_what_may_be_shed_one_and_good_answers_give_it_all_back() -> None:
+    limiter = Limiter(LimiterPolicy(initial=100))
+    for i in range(200):
+        limiter.shed(i * 0.05)
+    assert sheddable(limiter) == 1
+    for _ in range(40):
+        limiter.answered(0.2, 8, SPAN, 20.0)  # late ones are no sign of room
+    assert sheddable(limiter) == 1
+    for _ in range(50):
+        limiter.answered(0.01, 8, SPAN, 20.0)
+    assert sheddable(limiter) == 25
+    for _ in range(51):
+        limiter.answered(0.01, 8, SPAN, 20.0)
+    assert (limiter.limit, sheddable(limiter)) == (100, 50)
+
+
 def test_answers_that_come_late_do_not_raise_it() -> None:
     limiter = Limiter(LimiterPolicy())
     limiter.start_anew()
@@ -153,6 +185,13 @@ class LimiterMachine(RuleBasedStateMachine):
         assert self.limiter.limit <= before
 
     @rule()
+    def shed(self) -> None:
+        limit, before = self.limiter.limit, self.limiter.room[Criticality.SHEDDABLE]
+        self.limiter.shed(self.now)
+        assert self.limiter.limit == limit
+        assert self.limiter.room[Criticality.SHEDDABLE] <= before
+
+    @rule()
     def close(self) -> None:
         self.limiter.start_anew()
         assert self.limiter.limit <= max(ANEW, self.policy.minimum)
@@ -178,6 +217,7 @@ class LimiterMachine(RuleBasedStateMachine):
         for i in range(600):
             self.limiter.answered(0.001, 300, SPAN, self.now + 100.0 + i)
         assert self.limiter.limit >= aim
+        assert self.limiter.room[Criticality.SHEDDABLE] == max(1, int(self.limiter.limit / 2))
 
 
 LimiterMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
