@@ -15,8 +15,9 @@ from torch.nn import functional
 from tierline_cloud.data import Split
 from tierline_cloud.models.sasrec import SASRec, SASRecConfig
 from tierline_cloud.training import TrainConfig, TrainReport, loss, train_network
-from tierline_cloud.training.batches import epoch_batches
+from tierline_cloud.training.batches import epoch_batches, event_batches
 from tierline_cloud.training.checkpoints import CheckpointError
+from tierline_cloud.training.lessons import from_labels
 
 TRAINING = TrainConfig(epochs=4, batch=64, evaluate_every=2)
 
@@ -81,6 +82,53 @@ def test_batches_hold_equal_lengths_and_differ_between_epochs(shop_split: Split)
     assert not all(torch.equal(a, b) for a, b in zip(epoch(1), epoch(2), strict=True))
     padding = sum(int((inputs == 0).sum()) for inputs in epoch(1))
     assert padding < 0.1 * sum(inputs.numel() for inputs in epoch(1))
+
+
+def test_single_events_are_asked_once_each_with_all_that_came_before(shop_split: Split) -> None:
+    seen = []
+    for batch in event_batches(shop_split.train, max_history=99, batch=32, seed=0, epoch=3):
+        assert batch.weight == len(batch.inputs) <= 32
+        for inputs, target in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+            seen.append((*(item for item in inputs if item), target))
+    expected = [
+        tuple(history[: place + 1].tolist())
+        for history in shop_split.train
+        for place in range(1, history.size)
+    ]
+    assert sorted(seen) == sorted(expected)
+
+
+def test_single_events_keep_the_newest_of_a_long_history_and_meet_others_every_epoch(
+    shop_split: Split,
+) -> None:
+    first, again, second = (
+        list(event_batches(shop_split.train, max_history=4, batch=32, seed=0, epoch=number))
+        for number in (0, 0, 1)
+    )
+    assert all(batch.inputs.shape[1] <= 4 for batch in first)
+    assert any(bool((batch.inputs[:, 0] > 0).any()) for batch in first)
+    assert all(bool((batch.inputs[:, -1] > 0).all()) for batch in first)
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(first, again, strict=True))
+    assert any(not torch.equal(a.targets, b.targets) for a, b in zip(first, second, strict=False))
+
+
+def test_events_by_themselves_have_the_loss_of_whole_histories_where_places_answer_alike(
+    shape: SASRecConfig, shop_split: Split
+) -> None:
+    torch.manual_seed(5)
+    model = SASRec(replace(shape, positions="relative", max_history=99)).eval()
+    means = []
+    for examples in ("histories", "events"):
+        config = TrainConfig(examples=examples, batch=10**6)
+        lesson = from_labels(config)
+        (batch,) = lesson.batches(99, config, shop_split.train, 0)
+        means.append(lesson.loss(model, batch).item())
+    assert means[1] == pytest.approx(means[0], rel=1e-5)
+
+
+def test_examples_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="examples 'users' is none of histories, events"):
+        TrainConfig(examples="users")
 
 
 def _train(

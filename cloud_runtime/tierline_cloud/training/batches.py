@@ -1,4 +1,4 @@
-"""Which users train together: equal lengths side by side, so that little of a batch is padding."""
+"""What trains together: equal lengths side by side, so that little of a batch is padding."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from tierline_cloud.data.sequences import Sequences, pad_left
+
+SORTED = 16  # batches of single events whose lengths are sorted among each other
 
 
 class NextItems(NamedTuple):
@@ -26,6 +28,48 @@ class NextItems(NamedTuple):
     def part(self, rank: int, size: int) -> Self:
         """Every ``size``-th row from ``rank`` on."""
         return self._replace(inputs=self.inputs[rank::size], targets=self.targets[rank::size])
+
+
+class SingleEvents(NamedTuple):
+    """What came before an event, int64 [B, L], left-padded with 0, and its item, int64 [B]."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    @property
+    def weight(self) -> int:
+        """How many items there are to foretell."""
+        return len(self.targets)
+
+    def part(self, rank: int, size: int) -> Self:
+        """Every ``size``-th row from ``rank`` on."""
+        return self._replace(inputs=self.inputs[rank::size], targets=self.targets[rank::size])
+
+
+def event_batches(
+    train: Sequences, *, max_history: int, batch: int, seed: int, epoch: int
+) -> Iterator[SingleEvents]:
+    """Every event but each user's first once an epoch, with what came before it, in an order that
+    (seed, epoch) fixes: any events may meet in a batch, those of SORTED batches by their length."""
+    rng = np.random.default_rng([seed, epoch])
+    starts = np.repeat(train.offsets[:-1], train.lengths)
+    targets = np.flatnonzero(np.arange(train.items.size) > starts)
+    starts = starts[targets]
+    lengths = np.minimum(targets - starts, max_history)
+    order = rng.permutation(targets.size)
+    for begin in range(0, order.size, batch * SORTED):
+        group = order[begin : begin + batch * SORTED]
+        group = group[np.argsort(lengths[group], kind="stable")]
+        parts = [group[first : first + batch] for first in range(0, group.size, batch)]
+        for number in rng.permutation(len(parts)):
+            part = parts[number]
+            width = int(lengths[part].max())
+            places = targets[part, None] - width + np.arange(width)
+            inside = places >= starts[part, None]
+            inputs = np.where(inside, train.items[np.where(inside, places, 0)], 0)
+            yield SingleEvents(
+                torch.from_numpy(inputs), torch.from_numpy(train.items[targets[part]])
+            )
 
 
 def epoch_batches(

@@ -10,6 +10,7 @@ import torch
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PRODUCTS = ("float32", "fastest")
 SCHEDULES = ("constant", "linear")
+HISTORIES, EVENTS = EXAMPLES = ("histories", "events")
 LEAST_RATE = 0.05  # of the rate, at the end of a linear schedule
 
 
@@ -19,10 +20,12 @@ class TrainConfig:
     that of the encoder's products; bfloat16 trains on CUDA only (on CPUs it is slower), and the
     loss over the catalogue, the weights and their updates stay in float32. ``products`` fastest:
     on CPUs with bfloat16 instructions the products of a listwise loss are in bfloat16 (measured on
-    one core: 1.3 to 1.7 times as fast). ``schedule`` linear: the rate falls to the last epoch."""
+    one core: 1.3 to 1.7 times as fast). ``schedule`` linear: the rate falls to the last epoch.
+    ``examples`` of a network that nobody teaches: whole histories, each with all its next items, or
+    single events; ``batch`` counts them."""
 
     epochs: int = 120
-    batch: int = 512  # users
+    batch: int = 512  # users, or events
     rate: float = 1e-3
     weight_decay: float = 1e-8
     evaluate_every: int = 5  # epochs
@@ -32,6 +35,7 @@ class TrainConfig:
     precision: str = "float32"
     products: str = "float32"
     schedule: str = "constant"
+    examples: str = HISTORIES
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "evaluate_every", "patience"):
@@ -43,7 +47,11 @@ class TrainConfig:
             raise ValueError(
                 f"precision {self.precision!r} is none of {', '.join(sorted(PRECISIONS))}"
             )
-        for name, known in (("products", PRODUCTS), ("schedule", SCHEDULES)):
+        for name, known in (
+            ("products", PRODUCTS),
+            ("schedule", SCHEDULES),
+            ("examples", EXAMPLES),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
 
@@ -62,13 +70,14 @@ class TrainConfig:
         return torch.float32
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a stage's key; float32 and a constant rate go without saying, as before
-        there was a choice."""
+        """Plain values for a stage's key; what was so before there was a choice goes without
+        saying."""
         values = asdict(self)
         for name, usual in (
             ("precision", "float32"),
             ("products", "float32"),
             ("schedule", "constant"),
+            ("examples", HISTORIES),
         ):
             if values[name] == usual:
                 del values[name]

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from tierline_cloud.data.sequences import Sequences
 from tierline_cloud.models.network import Network
-from tierline_cloud.training.batches import NextItems, epoch_batches
-from tierline_cloud.training.config import TrainConfig
+from tierline_cloud.training.batches import (
+    NextItems,
+    SingleEvents,
+    epoch_batches,
+    event_batches,
+)
+from tierline_cloud.training.config import EVENTS, TrainConfig
 from tierline_cloud.training.loss import catalogue_cross_entropy
 
 
@@ -58,6 +63,33 @@ class NextItem:
         real = targets > 0
         states = model.all_states(inputs)[real]
         return catalogue_cross_entropy(states, model.table, targets[real])
+
+
+class EachEvent:
+    """Every event by itself, from the last state of what came before it, by cross-entropy over the
+    whole catalogue. A step then has as many examples as ``batch`` says, of many users, and every
+    one is asked as users are when served: of the newest event's place. That costs an encoding an
+    event, where ``NextItem`` has one a user."""
+
+    def batches(
+        self, max_history: int, config: TrainConfig, train: Sequences, epoch: int
+    ) -> Iterator[SingleEvents]:
+        return event_batches(
+            train, max_history=max_history, batch=config.batch, seed=config.seed, epoch=epoch
+        )
+
+    def loss(
+        self, model: Network, batch: SingleEvents, *, products: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Always exact in float32: ``products`` is for listwise losses."""
+        device = model.table.device
+        states = model.hidden(batch.inputs.to(device))
+        return catalogue_cross_entropy(states, model.table, batch.targets.to(device))
+
+
+def from_labels(config: TrainConfig) -> Lesson:
+    """The lesson of a network that nobody teaches."""
+    return EachEvent() if config.examples == EVENTS else NextItem()
 
 
 class Taught(nn.Module):

@@ -23,7 +23,7 @@ from tierline_cloud.models.network import Network, Shape, build
 from tierline_cloud.training.checkpoints import Progress, TrainState, load_state, save_state
 from tierline_cloud.training.config import PRECISIONS, TrainConfig
 from tierline_cloud.training.console import Tracker
-from tierline_cloud.training.lessons import Lesson, NextItem, Taught
+from tierline_cloud.training.lessons import Lesson, Taught, from_labels
 from tierline_cloud.training.world import SOLO, World
 from tierline_serving.neighbours import NeighbourTable
 
@@ -59,9 +59,9 @@ def train_network(
     """Train, or go on from ``checkpoint`` when it was written under ``key``. The model comes back
     with the weights that validated best (NDCG@10), on the CPU and in evaluation mode, on every
     rank of ``world``. The same seed gives the same weights, interrupted or not. ``lesson`` makes
-    the batches and their loss (None: every next item, by cross-entropy); ``start`` are the weights
-    to begin with (None: random ones); ``neighbours`` add to its scores in validation. Raises
-    ConfigurationError for a precision the device lacks.
+    the batches and their loss (None: from labels, as ``config.examples`` says); ``start`` are the
+    weights to begin with (None: random ones); ``neighbours`` add to its scores in validation.
+    Raises ConfigurationError for a precision the device lacks.
     """
     _check_precision(config, world)
     torch.manual_seed(config.seed)
@@ -74,7 +74,7 @@ def train_network(
     )
     state = TrainState(model=model, optimiser=optimiser, best={}, progress=Progress())
     load_state(checkpoint, state, key=key)
-    chosen = lesson or NextItem()
+    chosen = lesson or from_labels(config)
     taught = world.averaging(_taught(model, chosen, config, world))
     while not state.progress.done:
         began = clock() - state.progress.elapsed
