@@ -63,7 +63,7 @@ DEFAULT_LADDER = (
     Rung(name="cloud-int8-table", network="cloud", graph="float32"),
     Rung(name="cloud-int8", network="cloud"),
     Rung(name="cloud-int8-weights", network="cloud", graph="weights-8"),
-    Rung(name="cloud-int4", network="cloud", table="int4", graph="weights-4"),
+    Rung(name="cloud-int4", network="cloud", table="int4", graph="weights-8"),
     Rung(name="cloud-pruned-int8", network="cloud", prune=0.5),
     Rung(name="cloud-rank32-int8", network="cloud", rank=32),
     Rung(name="distilled-float32", table="float32", graph="float32"),
