@@ -13,15 +13,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-DIM, CHUNK = 64, 64
+DIM, CHUNK, SEED, WARM_UP = 64, 64, 7, 3
 LENGTHS = (50, 100, 200, 400, 800, 1600, 3200)
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+Rows = dict[int, dict[str, dict[str, float]]]  # length → attention → median, low, high
 
 
 def softmax(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -46,16 +47,32 @@ def linear(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def seconds(attention: Attention, batch: int, length: int, repeats: int) -> float:
-    """The median of ``repeats`` calls after three to warm up."""
-    generator = torch.Generator().manual_seed(7)
+def milliseconds(attention: Attention, batch: int, length: int, repeats: int) -> dict[str, float]:
+    """Median and quartiles of ``repeats`` calls after WARM_UP more."""
+    generator = torch.Generator().manual_seed(SEED)
     given = [torch.randn(batch, length, DIM, generator=generator) for _ in range(3)]
     took = []
-    for _ in range(repeats + 3):
+    for _ in range(repeats + WARM_UP):
         began = time.perf_counter()
         attention(*given)
-        took.append(time.perf_counter() - began)
-    return median(took[3:])
+        took.append(1e3 * (time.perf_counter() - began))
+    low, _, high = quantiles(took[WARM_UP:], n=4)
+    return {"median": median(took[WARM_UP:]), "low": low, "high": high}
+
+
+def faster_from(rows: Rows) -> int | None:
+    """The length from which on linear attention stays faster; None: it never is."""
+    slower = [n for n, row in rows.items() if row["softmax"]["median"] <= row["linear"]["median"]]
+    return min((length for length in rows if length > max(slower, default=0)), default=None)
+
+
+def told(row: dict[str, dict[str, float]]) -> str:
+    """One length's line of the table: medians, quartiles in brackets."""
+    parts = [
+        f"{name} {took['median']:8.3f} ms [{took['low']:.3f}, {took['high']:.3f}]"
+        for name, took in row.items()
+    ]
+    return f"{', '.join(parts)}, {row['softmax']['median'] / row['linear']['median']:.2f} times"
 
 
 def main() -> int:
@@ -65,27 +82,23 @@ def main() -> int:
     parser.add_argument("--json", help="write the figures here (- is the last line of stdout)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    figures: dict[str, object] = {"torch": torch.__version__, "dim": DIM, "chunk": CHUNK}
+    figures: dict[str, object] = {
+        "torch": torch.__version__, "dim": DIM, "chunk": CHUNK, "threads": 1,
+        "seed": SEED, "warm_up": WARM_UP, "repeats": options.repeats,
+    }  # fmt: skip
+    sys.stderr.write(f"{figures}\n")
     with torch.inference_mode():
         for batch in (1, 8):
             rows = {
-                length: [
-                    1e3 * seconds(attention, batch, length, options.repeats)
+                length: {
+                    attention.__name__: milliseconds(attention, batch, length, options.repeats)
                     for attention in (softmax, linear)
-                ]
+                }
                 for length in LENGTHS
             }
-            slower = [length for length, (one, other) in rows.items() if one <= other]
-            later = [length for length in LENGTHS if length > max(slower, default=0)]
-            figures[f"batch_{batch}"] = {
-                "milliseconds": rows,
-                "faster_from": min(later, default=None),
-            }
-            for length, (one, other) in rows.items():
-                sys.stderr.write(
-                    f"batch {batch}, history {length:5d}: softmax {one:8.3f} ms, "
-                    f"linear {other:8.3f} ms, {one / other:5.2f} times as fast\n"
-                )
+            figures[f"batch_{batch}"] = {"milliseconds": rows, "faster_from": faster_from(rows)}
+            for length, row in rows.items():
+                sys.stderr.write(f"batch {batch}, history {length:5d}: {told(row)}\n")
     found = json.dumps(figures)
     if options.json in (None, "-"):
         print(found)

@@ -208,9 +208,8 @@ class Admission:
             if not before:
                 self._queued_since.pop(criticality, None)
             return _ADMIT  # most calls: nothing has to be predicted for them
-        running_left = 0.0 if backlog.is_empty else self._running(backlog, now)
         # A newcomer shares the last queued batch when it fits, so it pays the fixed cost only once.
-        finish = now + running_left + self._queued(before + rows) + MARGIN
+        finish = self.through(before + rows, backlog, now)
         share = SHEDDABLE_SHARE if criticality == Criticality.SHEDDABLE else 1.0
         if self._stands(criticality, before, now):
             share *= STANDING_SHARE
@@ -223,7 +222,7 @@ class Admission:
             return _ADMIT
         if backlog.is_empty and now - self._observed_at >= STALE_AFTER:
             return _ADMIT
-        wait = running_left + self._queued(before)
+        wait = self._running(backlog, now) + self._queued(before)
         return Decision(Verdict.OVERLOADED, max(late, too_long), wait)
 
     def through(self, rows: int, backlog: Backlog, now: float) -> float:

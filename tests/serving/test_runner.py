@@ -57,6 +57,34 @@ async def held(runner: Runner, scorer: FakeScorer) -> asyncio.Task[object]:
     return first
 
 
+class SlowScorer(FakeScorer):
+    """Takes two seconds a batch, as the clock tells them."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
+        replies = super().score(requests)
+        self._clock.now += 2.0
+        return replies
+
+
+async def warm_and_held(
+    scorer: SlowScorer, clock: Clock, limits: BatchLimits
+) -> tuple[Runner, asyncio.Task[ScoreReply]]:
+    """A runner that knows what batches cost, and a request that keeps its thread busy."""
+    runner = Runner(scorer, limits, clock=clock)
+    runner.start()
+    for _ in range(WARM_AFTER):
+        await runner.submit(a_request(1), clock.now + 20.0)
+    scorer.entered.clear()
+    scorer.gate.clear()
+    first = asyncio.create_task(runner.submit(a_request(1), clock.now + 20.0))
+    await until(scorer.entered.is_set)
+    return runner, first
+
+
 def test_an_answer_carries_its_scores_and_its_times() -> None:
     async def scenario() -> None:
         async with running(FakeScorer()) as runner:
@@ -192,22 +220,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 def test_who_is_overtaken_by_the_critical_learns_it_while_the_batch_before_him_runs() -> None:
     clock = Clock()
 
-    class SlowScorer(FakeScorer):
-        def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
-            replies = super().score(requests)
-            clock.now += 2.0  # seconds a batch, as the clock tells them
-            return replies
-
     async def scenario() -> None:
-        scorer = SlowScorer()
-        runner = Runner(scorer, BatchLimits(max_batch_rows=1), clock=clock)
-        runner.start()
-        for _ in range(WARM_AFTER):
-            await runner.submit(a_request(1), clock.now + 20.0)
-        scorer.entered.clear()
-        scorer.gate.clear()
-        first = asyncio.create_task(runner.submit(a_request(1), clock.now + 20.0))
-        await until(scorer.entered.is_set)
+        scorer = SlowScorer(clock)
+        runner, first = await warm_and_held(scorer, clock, BatchLimits(max_batch_rows=1))
         overtaken = asyncio.create_task(runner.submit(a_request(2), clock.now + 5.0))
         await until(lambda: runner.unanswered == 2)
         critical: list[object] = []
@@ -233,22 +248,9 @@ def test_who_is_overtaken_by_the_critical_learns_it_while_the_batch_before_him_r
 def test_a_warm_endpoint_refuses_what_cannot_be_answered_in_time() -> None:
     clock = Clock()
 
-    class SlowScorer(FakeScorer):
-        def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
-            replies = super().score(requests)
-            clock.now += 2.0  # seconds a batch, as the clock tells them
-            return replies
-
     async def scenario() -> None:
-        scorer = SlowScorer()
-        runner = Runner(scorer, clock=clock)
-        runner.start()
-        for _ in range(WARM_AFTER):
-            await runner.submit(a_request(1), clock.now + 20.0)
-        scorer.entered.clear()
-        scorer.gate.clear()
-        first = asyncio.create_task(runner.submit(a_request(1), clock.now + 20.0))
-        await until(scorer.entered.is_set)
+        scorer = SlowScorer(clock)
+        runner, first = await warm_and_held(scorer, clock, BatchLimits())
         assert runner.expected_wait() == pytest.approx(2.0)
         with pytest.raises(Overloaded, match="deadline cannot be met") as refused:
             await runner.submit(a_request(2), clock.now + 3.0)

@@ -110,9 +110,14 @@ class Sequences:
 
 def pad_left(sequences: Sequences, length: int) -> Ids:
     """The last ``length`` items of every user, left-padded with 0: int64[users, length]."""
-    ends = sequences.offsets[1:, None]
-    places = ends - length + np.arange(length)
-    inside = places >= sequences.offsets[:-1, None]
-    if not sequences.items.size:
-        return np.zeros((len(sequences), length), np.int64)
-    return np.where(inside, sequences.items[np.where(inside, places, 0)], 0)
+    return last_items(sequences.items, sequences.offsets[:-1], sequences.offsets[1:], length)
+
+
+def last_items(items: Ids, starts: Ids, ends: Ids, length: int) -> Ids:
+    """The last ``length`` of each stretch ``items[start:end]``, left-padded with 0:
+    int64[stretches, length]."""
+    places = ends[:, None] - length + np.arange(length)
+    inside = places >= starts[:, None]
+    if not items.size:
+        return np.zeros(inside.shape, np.int64)
+    return np.where(inside, items[np.where(inside, places, 0)], 0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tierline_cloud.data.sequences import Sequences, pad_left
+from tierline_cloud.data.sequences import Sequences, last_items, pad_left
 
 SORTED = 16  # batches of single events whose lengths are sorted among each other
 
@@ -64,12 +64,9 @@ def event_batches(
         for number in rng.permutation(len(parts)):
             part = parts[number]
             width = int(lengths[part].max())
-            places = targets[part, None] - width + np.arange(width)
-            inside = places >= starts[part, None]
-            inputs = np.where(inside, train.items[np.where(inside, places, 0)], 0)
-            yield SingleEvents(
-                torch.from_numpy(inputs), torch.from_numpy(train.items[targets[part]])
-            )
+            inputs = last_items(train.items, starts[part], targets[part], width)
+            wanted = train.items[targets[part]]
+            yield SingleEvents(torch.from_numpy(inputs), torch.from_numpy(wanted))
 
 
 def epoch_batches(

@@ -72,13 +72,11 @@ class Limiter:
         self._count += 1
         if inflight > self._peak:
             self._peak = inflight
-        if self._shed < 1.0 and latency <= max(self._good, GOOD_SHARE * span):
+        is_cut = self.limit < self._before
+        if (is_cut or self._shed < 1.0) and latency <= max(self._good, GOOD_SHARE * span):
             self._shed = min(1.0, self._shed + 1.0 / self.limit)
-            self._set(self.limit)
-        if self.limit < self._before:
-            if latency <= max(self._good, GOOD_SHARE * span):
-                self._set(min(self._before, self.limit + 1.0))
-        elif self._count >= self._policy.samples and now >= self._due:
+            self._set(min(self._before, self.limit + 1.0) if is_cut else self.limit)
+        if not is_cut and self._count >= self._policy.samples and now >= self._due:
             self._update(span, now)
 
     def dropped(self, now: float) -> None:

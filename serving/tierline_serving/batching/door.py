@@ -37,8 +37,8 @@ class Door:
         told while there is time to ask elsewhere. Looked at once a batch at most, and only where
         somebody queued might be late: a flood of critical requests must not cost a sort each."""
         batcher, admission = self._batcher, self.admission
-        is_first = batcher.rows_before(criticality) < batcher.queued_rows
-        if not is_first or self._has_looked or not admission.is_warm:
+        nobody_behind = batcher.rows_before(criticality) == batcher.queued_rows
+        if nobody_behind or self._has_looked or not admission.is_warm:
             return ()
         if admission.through(batcher.queued_rows, backlog, now) <= batcher.earliest_deadline:
             return ()
@@ -48,7 +48,8 @@ class Door:
         return [(pending, overtaken(wait)) for pending in late]
 
     def drained(self) -> None:
-        """A batch was drawn: whose queue that has emptied does not stand."""
+        """A batch was drawn: who is overtaken is looked for anew, and a class whose queue has
+        emptied has no standing one."""
         self._has_looked = False
         for criticality in YIELDS:
             if self._batcher.rows_before(criticality):

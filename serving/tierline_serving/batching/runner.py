@@ -33,7 +33,7 @@ from tierline_serving.scorer import Scorer
 __all__ = ["BatchReport", "Runner"]
 
 Clock = Callable[[], float]
-Refused = Sequence[tuple[Pending, CallError]]
+Overtaken = Sequence[tuple[Pending, CallError]]
 
 # Seconds of reading callers between two batches, at most: a flood of requests that are all refused
 # costs those that were taken half of the loop, and less would leave calls unread for longer, where
@@ -232,7 +232,7 @@ class Runner:
             self.leave(whole)
             done(whole, outcome)
 
-    def _admit(self, pending: Pending, now: float, caller: str, criticality: str) -> Refused:
+    def _admit(self, pending: Pending, now: float, caller: str, criticality: str) -> Overtaken:
         """Queue it; who leaves the queue for it, and what they are told."""
         if self._is_closed:
             raise Unavailable("the endpoint is shutting down; ask another")
