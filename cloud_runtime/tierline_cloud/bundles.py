@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from tierline.wire import ScoreReply, ScoreRequest
+from tierline_cloud.carrying import PARTS as CARRIED_PARTS
+from tierline_cloud.carrying import carried_document, carried_file
 from tierline_cloud.certified import with_certificate
 from tierline_cloud.data.sequences import Ids
 from tierline_cloud.evaluation.ranking import top_items
@@ -24,6 +26,7 @@ from tierline_cloud.models.sasrec import SASRec
 from tierline_cloud.temperatures import temperatures
 from tierline_kernels import dot_topk
 from tierline_serving.bundle import Bundle, write_bundle
+from tierline_serving.carried import Carried
 from tierline_serving.golden import pack_replies, pack_requests
 from tierline_serving.manifest import utc_instant
 from tierline_serving.neighbours import NeighbourTable
@@ -80,7 +83,11 @@ def _edge(
             _tensor("mask", ["requests", length], role="query"),
         ],
         "outputs": [_tensor("hidden", ["requests", dim]), _tensor("uncertainty", ["requests"])],
-        "sequence": {**_sequence(factory, dim, table="items"), **_neighbours(factory.neighbours)},
+        "sequence": {
+            **_sequence(factory, dim, table="items"),
+            **_neighbours(factory.near),
+            **_carried(factory.carried),
+        },
         "tables": {"items": {"codes": "items.codes.npy", "scales": "items.scales.npy"}},
         "uncertainty": {"output": "uncertainty", "threshold": threshold},
         "golden": _golden(EDGE_TOLERANCE),
@@ -90,7 +97,8 @@ def _edge(
         "model.onnx": path,
         "items.codes.npy": _npy(table.codes),
         "items.scales.npy": _npy(table.scales),
-        **_neighbour_files(factory.neighbours),
+        **_neighbour_files(factory.near),
+        **_carried_files(factory.carried),
         **_shared_files(factory, requests, replies),
     }
     certified = with_certificate(manifest, files, factory=factory, cloud=cloud)
@@ -171,24 +179,28 @@ def _edge_reply(
     request: ScoreRequest, session: EdgeSession, factory: Factory, threshold: float
 ) -> ScoreReply:
     """What an edge node must answer to a golden request."""
-    history = request.query["history"].astype(np.int64)
+    carried = factory.carried
+    asked = request if carried is None else carried.localised(request)
+    history = asked.query["history"].astype(np.int64)
     outputs = session.run(_padded(history, factory.recipe.max_history))
     gains = np.zeros((1, len(factory.rows)), np.float32)
-    if factory.neighbours is not None:
-        factory.neighbours.boosts([history]).add_to(gains)
+    if factory.near is not None:
+        factory.near.boosts([history]).add_to(gains)
     items: Ids | None = None
-    if request.candidates is None:
-        seen, offsets = np.append(history, 0), np.array([0, history.size + 1], np.int64)
+    if asked.candidates is None:
+        seen = np.append(history, [0] if carried is None else [0, carried.stand_in])
+        offsets = np.array([0, seen.size], np.int64)
         found = dot_topk(
             outputs.hidden, factory.table, GOLDEN_K, boost=gains[0], exclude=(seen, offsets),
             backend="reference",
         )  # fmt: skip
         scores, items = found.values[0], found.indices[0]
     else:
-        wanted = request.candidates["id"].astype(np.int64)
+        wanted = asked.candidates["id"].astype(np.int64)
         scores = factory.rows[wanted] @ outputs.hidden[0] + gains[0, wanted]
     doubt = float(outputs.uncertainty[0])
-    return _reply(request.model, scores, items, doubt, threshold)
+    reply = _reply(request.model, scores, items, doubt, threshold)
+    return reply if carried is None else carried.told(request, reply)
 
 
 def cloud_reply(request: ScoreRequest, model: CloudModel, length: int) -> ScoreReply:
@@ -271,6 +283,19 @@ def _neighbour_files(found: NeighbourTable | None) -> dict[str, Path | bytes]:
     if found is None:
         return {}
     return {neighbours_file(Path(), part).name: _npy(getattr(found, part)) for part in PARTS}
+
+
+def _carried(found: Carried | None) -> dict[str, object]:
+    if found is None:
+        return {}
+    names = {part: carried_file(Path(), part).name for part in CARRIED_PARTS}
+    return {"carried": {**names, **carried_document(found)}}
+
+
+def _carried_files(found: Carried | None) -> dict[str, Path | bytes]:
+    if found is None:
+        return {}
+    return {carried_file(Path(), part).name: _npy(getattr(found, part)) for part in CARRIED_PARTS}
 
 
 def _tensor(name: str, shape: list[str | int], *, role: str | None = None) -> dict[str, object]:

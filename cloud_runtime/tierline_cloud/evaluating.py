@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierline import BundleRefused, ConfigurationError
+from tierline_cloud.carrying import edge_scores
 from tierline_cloud.certified import certificate_claim
 from tierline_cloud.data import (
     LEAVE_ONE_OUT,
@@ -27,7 +28,6 @@ from tierline_cloud.data.sequences import Ids
 from tierline_cloud.evaluation import (
     Ranking,
     agreement_loss,
-    factor_scores,
     paired_bootstrap,
     rank_catalogue,
     ranking_metrics,
@@ -48,7 +48,6 @@ from tierline_cloud.export import EdgeSession
 from tierline_cloud.factory import served_states
 from tierline_cloud.loading import item_table, load_cloud, sequence_of
 from tierline_cloud.models.blend import blended
-from tierline_cloud.models.near import boosted
 from tierline_cloud.training.loop import hidden_states
 from tierline_serving.bundle import Bundle, open_bundle
 from tierline_serving.certified import chances_of
@@ -153,9 +152,12 @@ def serve(options: EvaluateOptions) -> Served:
     histories = replace(split.test_history, n_items=known)
     rows = item_table(edge)
     session = EdgeSession(edge.model_bytes(), rows, threads=options.threads)
-    outputs = session.run(pad_left(histories, sequence_of(edge).max_history))
-    products = factor_scores(served_states(outputs.hidden), rows)
-    edge_scores = boosted(products, histories, edge.neighbours())
+    ids, carried = pad_left(histories, sequence_of(edge).max_history), edge.carried()
+    outputs = session.run(ids if carried is None else carried.rows_of(ids))
+    doubt = outputs.uncertainty.astype(np.float64)
+    fast_scores = edge_scores(
+        served_states(outputs.hidden), rows, histories, edge.neighbours(), carried
+    )
     model = load_cloud(cloud)
     states = hidden_states(model.network, histories)
     cloud_scores = blended(states, model.table, histories, model.neighbours)
@@ -164,11 +166,11 @@ def serve(options: EvaluateOptions) -> Served:
         cloud=cloud,
         histories=histories,
         targets=split.test_target,
-        edge_scores=edge_scores,
+        edge_scores=fast_scores,
         cloud_scores=cloud_scores,
-        fast=rank_catalogue(edge_scores, histories, split.test_target),
+        fast=rank_catalogue(fast_scores, histories, split.test_target),
         full=rank_catalogue(cloud_scores, histories, split.test_target),
-        uncertainty=outputs.uncertainty.astype(np.float64),
+        uncertainty=doubt if carried is None else carried.doubts(list(histories), doubt),
     )
 
 
@@ -263,8 +265,11 @@ def _sizes(bundle: Bundle) -> dict[str, int]:
     parts = {"model": 0, "tables": 0, "neighbours": 0, "other": 0}
     manifest = bundle.manifest
     known = {path: "tables" for table in manifest.tables.values() for path in table.paths()}
-    if manifest.sequence is not None and manifest.sequence.neighbours is not None:
-        known |= dict.fromkeys(manifest.sequence.neighbours.paths(), "neighbours")
+    sequence = sequence_of(bundle)
+    if sequence.neighbours is not None:
+        known |= dict.fromkeys(sequence.neighbours.paths(), "neighbours")
+    if sequence.carried is not None:
+        known |= dict.fromkeys(sequence.carried.paths(), "tables")
     if manifest.runtime.entry is not None:
         known[manifest.runtime.entry] = "model"
     for name, file in manifest.files.items():

@@ -13,6 +13,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from tierline_cloud.calibration import threshold_for, train_head
+from tierline_cloud.carrying import (
+    carried_neighbours,
+    carried_rows,
+    choose_items,
+    edge_scores,
+    load_carried,
+)
 from tierline_cloud.compression import quantize_encoder
 from tierline_cloud.data.sequences import Ids
 from tierline_cloud.evaluation import (
@@ -24,6 +31,7 @@ from tierline_cloud.evaluation import (
     tier_table,
 )
 from tierline_cloud.evaluation.metrics import ndcg
+from tierline_cloud.evaluation.ranking import ScoreUsers, rank_catalogue
 from tierline_cloud.export import (
     EdgeOutputs,
     EdgeSession,
@@ -40,7 +48,8 @@ from tierline_cloud.models.edge import EdgeModel
 from tierline_cloud.networks import Networks, Source, item_rows
 from tierline_cloud.stages import Result, Stage
 from tierline_kernels import RowwiseInt8, dequantize_rows, quantize_rows
-from tierline_serving.neighbours import Boosts
+from tierline_serving.carried import Carried
+from tierline_serving.neighbours import Boosts, NeighbourTable
 
 CALIBRATION_BATCH, CALIBRATION_USERS = 64, 1024  # of the router's users: enough for ranges
 VARIANCE_USERS = 128
@@ -50,11 +59,34 @@ __all__ = ["Factory", "Source", "served_states"]
 class Factory(Networks):
     """One run of the factory: its networks, then the edge that is shipped and what it is worth."""
 
-    # ── the edge: table, uncertainty, graph ───────────────────────────────────────────────────
+    # ── the edge: what it carries, table, uncertainty, graph ──────────────────────────────────
+    @cached_property
+    def carrying(self) -> Stage | None:
+        """Which items the edge carries; None where it has all of them."""
+        return None if self.recipe.carried == 1 else choose_items(self)
+
+    @cached_property
+    def carried(self) -> Carried | None:
+        """What ``carrying`` left."""
+        return None if self.carrying is None else load_carried(self.carrying)
+
+    @cached_property
+    def asked(self) -> Ids:
+        """``ids`` as rows of the edge's table."""
+        return self.ids if self.carried is None else self.carried.rows_of(self.ids)
+
+    @cached_property
+    def near(self) -> NeighbourTable | None:
+        """The neighbours the edge is shipped with, by rows of its table."""
+        if self.carried is None or self.neighbours is None:
+            return self.neighbours
+        return carried_neighbours(self.neighbours, self.carried)
+
     @cached_property
     def table(self) -> RowwiseInt8:
         """The edge's item table as it is shipped."""
-        return quantize_rows(item_rows(self.network(self.distilled)))
+        rows = item_rows(self.network(self.distilled))
+        return quantize_rows(rows if self.carried is None else carried_rows(rows, self.carried))
 
     @cached_property
     def rows(self) -> Floats:
@@ -64,14 +96,14 @@ class Factory(Networks):
     def router(self) -> Stage:
         """Teaches the uncertainty head on the router's users."""
         inputs = {"head": asdict(self.recipe.head), "seed": self.seed}
-        return self.store.run("uncertainty", self._router, inputs=inputs, after=(self.distilled,))
+        after = tuple(stage for stage in (self.distilled, self.carrying) if stage is not None)
+        return self.store.run("uncertainty", self._router, inputs=inputs, after=after)
 
     def _router(self, folder: Path, key: str) -> Result:
         model, users = EdgeModel(self.network(self.distilled)).eval(), self.groups.router
-        hidden = torch_outputs(model, self.ids, self.rows).hidden
-        served = self.rank(hidden, self.rows, self.neighbours)
+        served = self.rank_edge(torch_outputs(model, self.asked, self.rows).hidden)
         losses = agreement_loss(served.top, Ranking.load(self.blend.folder / "test").top)
-        error = train_head(model, self.ids[users], self.rows, losses[users], self.recipe.head)
+        error = train_head(model, self.asked[users], self.rows, losses[users], self.recipe.head)
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, folder / "edge.safetensors")
         return {"users": int(users.size), "held_out_error": error, "loss": float(losses.mean())}
@@ -95,10 +127,10 @@ class Factory(Networks):
             max_history=recipe.max_history,
             dim=recipe.edge.dim,
         )
-        outputs = EdgeSession(folder / "float32.onnx", self.rows).run(self.ids)
+        outputs = EdgeSession(folder / "float32.onnx", self.rows).run(self.asked)
         parity = compare(self._float32_outputs(), outputs, self.rows, self.boosts)
         require_parity(parity)
-        ranking = self.rank(outputs.hidden, self.rows, self.neighbours)
+        ranking = self.rank_edge(outputs.hidden)
         ranking.save(folder / "test")
         return {"parity": asdict(parity), "test": ranking_metrics(ranking.ranks)}
 
@@ -110,15 +142,15 @@ class Factory(Networks):
 
     def _quantize(self, folder: Path, key: str) -> Result:
         source, target = self.exported.folder / "float32.onnx", folder / "model.onnx"
-        products = quantize_encoder(source, target, self.calibration_batches(self.rows))
+        products = quantize_encoder(source, target, self.calibration_batches(self.asked, self.rows))
         session = EdgeSession(target, self.rows)
-        outputs = session.run(self.ids)
+        outputs = session.run(self.asked)
         np.save(folder / "hidden.npy", outputs.hidden)
         np.save(folder / "uncertainty.npy", outputs.uncertainty)
-        asked = self.ids[:VARIANCE_USERS]
-        together = batch_parity(session.run, asked, self.rows, self.neighbours)
+        asked = self.asked[:VARIANCE_USERS]
+        together = batch_parity(session.run, asked, self.rows, self.near)
         require_batch_invariance(together)
-        ranking = self.rank(served_states(outputs.hidden), self.rows, self.neighbours)
+        ranking = self.rank_edge(served_states(outputs.hidden))
         ranking.save(folder / "test")
         before = Ranking.load(self.exported.folder / "test")
         return {
@@ -131,12 +163,21 @@ class Factory(Networks):
         }
 
     def _float32_outputs(self) -> EdgeOutputs:
-        return torch_outputs(self.edge_model, self.ids, self.rows)
+        return torch_outputs(self.edge_model, self.asked, self.rows)
 
     @cached_property
     def boosts(self) -> Boosts | None:
         """What the edge's neighbours add for what it is asked at test time."""
-        return None if self.neighbours is None else self.neighbours.boosts(list(self.ids))
+        return None if self.near is None else self.near.boosts(list(self.asked))
+
+    def edge_scores(self, states: Floats) -> ScoreUsers:
+        """What the edge gives every item of the catalogue for the test slot's histories."""
+        return edge_scores(states, self.rows, self.split.test_history, self.near, self.carried)
+
+    def rank_edge(self, states: Floats) -> Ranking:
+        """The test slot's targets among all unseen items, by the edge."""
+        split = self.split
+        return rank_catalogue(self.edge_scores(states), split.test_history, split.test_target)
 
     @property
     def range_users(self) -> Ids:
@@ -146,11 +187,11 @@ class Factory(Networks):
         chosen: Ids = router[places.astype(np.int64)]
         return chosen
 
-    def calibration_batches(self, rows: Floats) -> Iterator[dict[str, Floats]]:
-        """The graph's inputs for the range users, fed with ``rows``."""
+    def calibration_batches(self, ids: Ids, rows: Floats) -> Iterator[dict[str, Floats]]:
+        """The graph's inputs for the range users, fed with ``rows`` of everybody's ``ids``."""
         users = self.range_users
         for start in range(0, users.size, CALIBRATION_BATCH):
-            yield feeds(self.ids[users[start : start + CALIBRATION_BATCH]], rows)
+            yield feeds(ids[users[start : start + CALIBRATION_BATCH]], rows)
 
     # ── judgement ─────────────────────────────────────────────────────────────────────────────
     @cached_property
@@ -168,10 +209,14 @@ class Factory(Networks):
             "spearman": self._spearman(users),
         }
 
-    @property
+    @cached_property
     def uncertainty(self) -> NDArray[np.float64]:
+        """What the edge says of every test user: the graph's, and what he has lost before it."""
         loaded: NDArray[np.float32] = np.load(self.quantized.folder / "uncertainty.npy")
-        return loaded.astype(np.float64)
+        own = loaded.astype(np.float64)
+        if self.carried is None:
+            return own
+        return self.carried.doubts(list(self.split.test_history), own)
 
     def _spearman(self, users: Ids) -> float:
         edge = Ranking.load(self.quantized.folder / "test")
@@ -213,6 +258,7 @@ class Factory(Networks):
             "edge": self.edge,
             "neighbours": self.neighbourhood,
             "distil": self.distilled,
+            "carried": self.carrying,
             "uncertainty": self.router,
             "export": self.exported,
             "quantize": self.quantized,

@@ -72,7 +72,7 @@ def _require_recorded_parity(bundle: Bundle) -> None:
 
 def _histories(bundle: Bundle) -> Ids:
     spec, dice = sequence_of(bundle), np.random.default_rng(0)
-    ids = dice.integers(1, spec.items + 1, (PROBES, spec.max_history))
+    ids = dice.integers(1, spec.table_items + 1, (PROBES, spec.max_history))
     ids[np.arange(spec.max_history) < dice.integers(0, spec.max_history, (PROBES, 1))] = 0
     return ids
 

@@ -211,7 +211,9 @@ class Ladder:
             case "float32":
                 target.write_bytes(source.read_bytes())
             case "int8-static":
-                quantize_encoder(source, target, self.factory.calibration_batches(rows))
+                quantize_encoder(
+                    source, target, self.factory.calibration_batches(self.factory.ids, rows)
+                )
             case "weights-8":
                 quantize_weights(source, target, bits=8)
             case "weights-4":

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tierline_cloud.evaluation.ranking import ScoreUsers, factor_scores
+from tierline_cloud.evaluation.ranking import ScoreUsers
 from tierline_cloud.evaluation.temperature import Chances, fit_chances, reliability
 from tierline_cloud.factory import Factory, served_states
 from tierline_cloud.models.blend import blended
-from tierline_cloud.models.near import boosted
 from tierline_cloud.stages import Result, Stage
 from tierline_cloud.training.loop import hidden_states
 
@@ -37,9 +36,7 @@ def _scores(factory: Factory) -> dict[str, ScoreUsers]:
     cloud = factory.served
     states = hidden_states(cloud.network, histories)
     return {
-        "edge": boosted(
-            factor_scores(served_states(hidden), factory.rows), histories, factory.neighbours
-        ),
+        "edge": factory.edge_scores(served_states(hidden)),
         "cloud": blended(states, cloud.table, histories, cloud.neighbours),
     }
 

@@ -13,7 +13,8 @@ from tierline_serving.scorer import ModelInfo
 def describe(bundle: Bundle, session: Session, *, kernels: str) -> ModelInfo:
     """The description of ``GET /v1/models/{name}``, with the choices made for this machine."""
     manifest = bundle.manifest
-    head = manifest.uncertainty
+    head, sequence = manifest.uncertainty, manifest.sequence
+    carried = None if sequence is None else sequence.carried
     return ModelInfo(
         name=manifest.model,
         bundle=bundle.id,
@@ -27,7 +28,8 @@ def describe(bundle: Bundle, session: Session, *, kernels: str) -> ModelInfo:
             "precision": manifest.runtime.precision,
             "threads": session.threads,
             "signed_by": bundle.signed_by,
-            "items": None if manifest.sequence is None else manifest.sequence.items,
+            "items": None if sequence is None else sequence.items,
+            **({} if carried is None else {"carried": carried.items}),
             **told(manifest),
             "chances": chances_of(manifest),
         },

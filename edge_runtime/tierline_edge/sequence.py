@@ -34,6 +34,9 @@ class SequenceScorer:
         self._requests = SequenceRequests(spec)
         self._table = open_items(bundle, spec.table, session)
         self._neighbours = open_neighbours(bundle)
+        self._carried = bundle.carried()
+        # Never recommended: padding, and the row that stands in for what is not carried.
+        self._barred = np.array([0] if spec.carried is None else [0, spec.table_items])
         self._session = session
         self._bundle = bundle
         head = bundle.manifest.uncertainty
@@ -52,6 +55,14 @@ class SequenceScorer:
         return 1 if request.candidates is None else len(request.candidates[CANDIDATE_IDS])
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
+        carried = self._carried
+        if carried is None:
+            return self._score(requests)
+        replies = self._score([carried.localised(request) for request in requests])
+        return [carried.told(*pair) for pair in zip(requests, replies, strict=True)]
+
+    def _score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
+        """Items here are rows of the table: their ids, unless it has a part of the catalogue."""
         ids = self._requests.pad(requests)
         if len(ids) < self._least:
             ids = np.repeat(ids, self._least, axis=0)
@@ -123,7 +134,7 @@ class SequenceScorer:
         axis in another order when the batch axis is 1; from two rows on it does not matter how
         many there are. Such a graph is never run on one row, so that batch-mates change nothing."""
         dice = np.random.default_rng(0)
-        ids = dice.integers(1, spec.items + 1, (PROBES, spec.max_history))
+        ids = dice.integers(1, spec.table_items + 1, (PROBES, spec.max_history))
         ids[np.arange(spec.max_history) < dice.integers(0, spec.max_history, (PROBES, 1))] = 0
         states, doubts = self._encode(ids, self._table.look_up(ids))
         alone = (self._encode(row, self._table.look_up(row)) for row in np.split(ids, PROBES))
@@ -143,14 +154,14 @@ class SequenceScorer:
             return *self._encode(ids, rows), {}
         wanted = [requests[i] for i in asked]
         most = max(request.k or 1 for request in wanted)
-        seen = _seen(wanted, len(wanted))
+        seen = self._seen(wanted, len(wanted))
         near = boosts if boosts is None or len(asked) == len(requests) else boosts.take(asked)
         if isinstance(self._table, ItemTable):
             hidden, doubts = self._encode(ids, rows)
             barred = seen if near is None else left_out(seen, near)
             found = self._table.best(hidden[asked], most, barred)
         else:
-            every = _seen(requests, len(ids))
+            every = self._seen(requests, len(ids))
             barred = every if boosts is None else left_out(every, boosts)
             outputs, answered = self._table.recommend(
                 self._session, ids, self._outputs, most, barred
@@ -165,28 +176,28 @@ class SequenceScorer:
         }
         return hidden, doubts, best
 
+    def _seen(self, requests: Sequence[ScoreRequest], rows: int) -> Lists:
+        """What may not be recommended to each of ``rows`` rows: the whole history, padding and the
+        stand-in; nothing to keep from a request with candidates, and from rows beyond the
+        requests."""
+        nothing = np.empty(0, np.int64)
+        seen = [
+            nothing
+            if each.candidates is not None
+            else np.append(each.query[HISTORY].astype(np.int64), self._barred)
+            for each in requests
+        ]
+        ids = np.concatenate(seen)
+        offsets = np.full(rows + 1, len(ids), np.int64)
+        offsets[: len(seen) + 1] = np.cumsum([0, *(len(each) for each in seen)])
+        return ids, offsets
+
     def prior(self) -> NDArray[np.float32] | None:
         """The bundle's popularity prior, float32 [n_items + 1]."""
         return self._bundle.prior()
 
     def close(self) -> None:
         """Nothing to give back: the session goes with this object."""
-
-
-def _seen(requests: Sequence[ScoreRequest], rows: int) -> Lists:
-    """What may not be recommended to each of ``rows`` rows: the whole history and padding; nothing
-    to keep from a request with candidates, and from rows beyond the requests."""
-    nothing = np.empty(0, np.int64)
-    seen = [
-        nothing
-        if each.candidates is not None
-        else np.append(each.query[HISTORY].astype(np.int64), 0)
-        for each in requests
-    ]
-    ids = np.concatenate(seen)
-    offsets = np.full(rows + 1, len(ids), np.int64)
-    offsets[: len(seen) + 1] = np.cumsum([0, *(len(each) for each in seen)])
-    return ids, offsets
 
 
 def _products(rows: NDArray[np.float32], hidden: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,5 @@
-"""A bundle's tables, neighbours and prior: mapped read-only, and checked against the manifest."""
+"""A bundle's tables, neighbours, carried items and prior: mapped read-only, and checked against
+the manifest."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierline import BundleRefused
+from tierline_serving.carried import Carried
 from tierline_serving.manifest import Manifest, TableFiles
 from tierline_serving.neighbours import LEVELS, NeighbourTable, starts_of
 from tierline_serving.sequence_spec import SequenceSpec
@@ -69,7 +71,7 @@ def read_neighbours(folder: Path, sequence: SequenceSpec) -> NeighbourTable:
     spec, where = sequence.neighbours, "sequence.neighbours"
     assert spec is not None
     counts, ids, codes, levels = (_map(folder, path) for path in spec.paths())
-    _expect(where, spec.counts, counts, ("uint8",), (sequence.items + 1,))
+    _expect(where, spec.counts, counts, ("uint8",), (sequence.table_items + 1,))
     _expect(where, spec.ids, ids, ("uint16", "uint32"), (None,))
     _expect(where, spec.codes, codes, ("uint8",), (None,))
     _expect(where, spec.levels, levels, ("float32",), (LEVELS,))
@@ -83,6 +85,25 @@ def read_neighbours(folder: Path, sequence: SequenceSpec) -> NeighbourTable:
             decay=spec.decay,
             window=spec.window,
             floor=spec.floor,
+        )
+    except ValueError as error:
+        raise BundleRefused(f"{where}: {error}") from error
+
+
+def read_carried(folder: Path, sequence: SequenceSpec) -> Carried:
+    """Map the carried items' files. Raises BundleRefused for what is no such list."""
+    spec, where = sequence.carried, "sequence.carried"
+    assert spec is not None
+    ids, lost = _map(folder, spec.ids), _map(folder, spec.lost)
+    _expect(where, spec.ids, ids, ("uint16", "uint32"), (spec.items,))
+    _expect(where, spec.lost, lost, ("uint8",), (sequence.items + 1,))
+    try:
+        return Carried(
+            ids=ids,
+            lost=lost.astype(np.uint8, copy=False),
+            decay=spec.decay,
+            window=spec.window,
+            above=spec.above,
         )
     except ValueError as error:
         raise BundleRefused(f"{where}: {error}") from error
@@ -103,7 +124,7 @@ def read_prior(folder: Path, manifest: Manifest) -> NDArray[np.float32]:
 
 
 def check_arrays(folder: Path, manifest: Manifest) -> None:
-    """Check every table, the neighbours and the prior. Raises BundleRefused."""
+    """Check every table, the neighbours, the carried items and the prior. Raises BundleRefused."""
     for name, files in manifest.tables.items():
         table = read_table(folder, name, files)
         for part, array in (("scales", table.scales), ("biases", table.biases)):
@@ -111,14 +132,17 @@ def check_arrays(folder: Path, manifest: Manifest) -> None:
                 raise BundleRefused(f"table {name}: {part} hold NaN or infinity")
         sequence = manifest.sequence
         if sequence is not None and name == sequence.table:
-            expected = (sequence.items + 1, sequence.dim)
+            expected = (sequence.table_items + 1, sequence.dim)
             if table.shape != expected:
+                rows = "items + 1" if sequence.carried is None else "carried.items + 2"
                 raise BundleRefused(
                     f"table {name} has shape {list(table.shape)}, the manifest's sequence says "
-                    f"{list(expected)}: items + 1 rows of dim"
+                    f"{list(expected)}: {rows} rows of dim"
                 )
     if manifest.sequence is not None and manifest.sequence.neighbours is not None:
         read_neighbours(folder, manifest.sequence)
+    if manifest.sequence is not None and manifest.sequence.carried is not None:
+        read_carried(folder, manifest.sequence)
     if manifest.prior is not None:
         read_prior(folder, manifest)
 

@@ -16,6 +16,7 @@ from tierline import BundleRefused, ConfigurationError
 from tierline_serving._arrays import (
     TableArrays,
     check_arrays,
+    read_carried,
     read_neighbours,
     read_prior,
     read_table,
@@ -28,6 +29,7 @@ from tierline_serving._durable import (
     write_new,
 )
 from tierline_serving._fields import MAX_JSON_BYTES, map_of, refuse
+from tierline_serving.carried import Carried
 from tierline_serving.golden import Pair, read_pairs
 from tierline_serving.manifest import (
     MANIFEST_FILE,
@@ -101,6 +103,13 @@ class Bundle:
         if sequence is None or sequence.neighbours is None:
             return None
         return read_neighbours(self.path, sequence)
+
+    def carried(self) -> Carried | None:
+        """Which items of the catalogue the table has, or None when it has all."""
+        sequence = self.manifest.sequence
+        if sequence is None or sequence.carried is None:
+            return None
+        return read_carried(self.path, sequence)
 
     def prior(self) -> NDArray[np.float32] | None:
         """A popularity score per item, float32[n_items + 1] and entry 0 −inf, or None."""

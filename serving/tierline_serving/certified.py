@@ -38,6 +38,10 @@ def subject_of(manifest: Manifest, *, cloud: str) -> Subject:
         if near is not None:  # which goes without saying, as before there were any
             shape.append([near.weight, near.decay, near.window, near.floor])
             tables["neighbours of items"] = {p: manifest.files[p].sha256 for p in near.paths()}
+        part = manifest.sequence.carried
+        if part is not None:
+            shape.append(["carried", part.items, part.decay, part.window, part.above])
+            tables["carried items"] = {p: manifest.files[p].sha256 for p in part.paths()}
     kinds = {name: table.codes is not None for name, table in manifest.tables.items()}
     return Subject(
         model=_digest([manifest.kind, runtime.engine, runtime.factory, entry, inputs, shape]),

@@ -158,9 +158,8 @@ class Manifest:
         for table_name, table in self.tables.items():
             for path in table.paths():
                 yield f"tables.{table_name}", path
-        if self.sequence is not None and self.sequence.neighbours is not None:
-            for path in self.sequence.neighbours.paths():
-                yield "sequence.neighbours", path
+        if self.sequence is not None:
+            yield from self.sequence.paths()
         if self.prior is not None:
             yield "prior", self.prior
         if self.text is not None:
@@ -336,6 +335,10 @@ def _check_kind(manifest: Manifest) -> None:
             _wrong("sequence.table", f"names {show(sequence.table)}, which tables does not hold")
         if sequence.neighbours is not None and manifest.runtime.engine != "onnx":
             _wrong("sequence.neighbours", "is for engine onnx; a torch module has its own")
+        if sequence.carried is not None and manifest.runtime.engine != "onnx":
+            _wrong("sequence.carried", "is for engine onnx, whose table it is about")
+        if sequence.carried is not None and manifest.uncertainty is None:
+            _wrong("sequence.carried", "raises an uncertainty, and there is no uncertainty")
         return
     if sequence is not None:
         _wrong("sequence", f"is for kind sequence; this is kind {manifest.kind}")

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tierline_kernels import dequantize_rows, quantize_rows
 from tierline_serving.bundle import Bundle, write_bundle
+from tierline_serving.carried import Carried
 from tierline_serving.neighbours import LEVELS, NeighbourTable, starts_of
 from tierline_serving.signing import Signer
 
@@ -29,6 +30,13 @@ def item_rows() -> Floats:
     rows = np.random.default_rng(1).standard_normal((ITEMS + 1, DIM)).astype(np.float32)
     rows[0] = 0.0
     return rows
+
+
+def carried_rows(carried: Carried) -> Floats:
+    """The rows of a table with part of the items: padding, theirs, and one for all others."""
+    rows = item_rows()
+    others = np.setdiff1d(np.arange(1, ITEMS + 1), carried.ids)
+    return np.concatenate((rows[:1], rows[carried.ids], rows[others].mean(axis=0)[None]))
 
 
 def encoder_weights() -> tuple[Floats, Floats]:
@@ -107,13 +115,14 @@ def write_sequence(
     *,
     int8: bool = False,
     neighbours: bool = False,
+    carried: Carried | None = None,
     signer: Signer | None = None,
     model: bytes | None = None,
     files: Mapping[str, bytes] | None = None,
     **changes: object,
 ) -> Bundle:
     """A bundle of kind sequence with a prior; ``changes`` replace entries of the manifest."""
-    rows = item_rows()
+    rows = item_rows() if carried is None else carried_rows(carried)
     if int8:
         table = quantize_rows(rows)
         arrays = {"items.codes.npy": npy(table.codes), "items.scales.npy": npy(table.scales)}
@@ -126,6 +135,12 @@ def write_sequence(
         names = {name: f"near.{name}.npy" for name in NEAR_FILES}
         arrays |= {path: npy(getattr(near, name)) for name, path in names.items()}
         sequence["neighbours"] = {**names, **NEAR}
+    if carried is not None:
+        arrays |= {f"carried.{part}.npy": npy(getattr(carried, part)) for part in ("ids", "lost")}
+        sequence["carried"] = {
+            "items": carried.ids.size, "ids": "carried.ids.npy", "lost": "carried.lost.npy",
+            "decay": carried.decay, "window": carried.window, "above": carried.above,
+        }  # fmt: skip
     prior = np.concatenate(([-np.inf], np.linspace(1, 0, ITEMS))).astype(np.float32)
     manifest: dict[str, object] = {
         **_about("ranker", "sequence"),

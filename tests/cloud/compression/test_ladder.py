@@ -185,7 +185,7 @@ def test_a_recipe_without_rungs_keeps_the_default_ladder(tmp_path: Path) -> None
         ("cloud = 3", r"cloud must be a table \(ModelShape\)"),
         ("[cloud]\nwide = 1", r"\[cloud\]: unknown key 'wide'"),
         ("[cloud_training]\nepochs = 0", "epochs must be at least 1"),
-        ("base = 'other'", "base 'other' is none of born-again, full, quick"),
+        ("base = 'other'", "base 'other' is none of born-again, full, partial, quick"),
         ("[compress]\nladder = 3", r"\[compress\] holds"),
         ("[[compress.rung]]\nname = 'a'\ntable = 'int2'", "table 'int2' is none of"),
         ("[[compress.rung]]\ntable = 'int8'", "rung 1: .*name"),
