@@ -204,7 +204,7 @@ def test_a_wrong_recipe_is_refused_with_the_key(text: str, what: str, tmp_path: 
 
 def test_a_name_that_is_no_recipe_is_refused() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"no recipe 'big': give one of born-again, full, quick"
+        ConfigurationError, match=r"no recipe 'big': give one of born-again, full, partial, quick"
     ):
         find_recipe("big")
 
