@@ -21,6 +21,7 @@ from tierline_edge.embeddings import ItemTable, open_items
 from tierline_edge.sequence import SequenceScorer
 from tierline_edge.session import PROVIDERS, Place, Session
 from tierline_kernels import KernelError, quantize_rows
+from tierline_serving.carried import Carried
 
 ROWS = quantize_rows(np.random.default_rng(0).standard_normal((9, 16)))
 BUNDLE: Any = SimpleNamespace(
@@ -134,11 +135,18 @@ def ask(history: list[int], k: int | None = None, wanted: list[int] | None = Non
     return ScoreRequest(model="ranker", query=query, candidates=candidates, k=k)
 
 
-@pytest.mark.parametrize("int8", [True, pytest.param(False, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    ("int8", "part"),
+    [
+        (True, None),
+        (True, tiny_bundles.PART),
+        pytest.param(False, None, marks=pytest.mark.nightly),
+    ],
+)
 def test_a_scorer_on_a_device_recommends_what_one_on_the_host_does(
-    int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    int8: bool, part: Carried | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = tiny_bundles.write_sequence(tmp_path, int8=int8, neighbours=True)
+    bundle = tiny_bundles.write_sequence(tmp_path, int8=int8, neighbours=part is None, carried=part)
     encoder = tiny_bundles.encoder()
     monkeypatch.setattr(sequence, "PROBES", 2)  # a simulated thread is one of Python's
     session = AddressedSession(encoder)

@@ -7,17 +7,11 @@ import pytest
 import tiny_bundles
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_bundles import ITEMS, carried_rows, expected_state
+from tiny_bundles import ITEMS, PART, carried_rows, expected_state
 
 from tierline.wire import ScoreReply, ScoreRequest
 from tierline_edge.scorer import EdgeScorer, load_scorer
-from tierline_serving.carried import Carried
 
-PART = Carried.chosen(
-    np.array([2, 3, 5, 8, 13, 21, 34]),
-    np.random.default_rng(4).random(ITEMS + 1) ** 3,
-    decay=0.6, window=5, above=0.2,
-)  # fmt: skip
 histories = st.lists(st.integers(1, ITEMS), max_size=10)
 candidate_lists = st.lists(st.integers(1, ITEMS), min_size=1, max_size=30)
 questions = st.tuples(histories, candidate_lists | st.integers(1, ITEMS + 5))

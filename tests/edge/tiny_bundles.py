@@ -24,6 +24,12 @@ NEAR: Any = {"weight": 0.7, "decay": 0.6, "window": 5, "floor": 1e-3}
 
 Floats = NDArray[np.float32]
 
+PART = Carried.chosen(  # of the items, for an edge that does not carry all
+    np.array([2, 3, 5, 8, 13, 21, 34]),
+    np.random.default_rng(4).random(ITEMS + 1) ** 3,
+    decay=0.6, window=5, above=0.2,
+)  # fmt: skip
+
 
 def item_rows() -> Floats:
     """float32 [ITEMS + 1, DIM], row 0 all zeros."""
