@@ -68,6 +68,7 @@ def _facts(stages: Document) -> str:
     parity, quantized = stages["export"]["parity"], stages["quantize"]
     return "\n".join(
         [
+            *_part(stages),
             f"cloud − edge NDCG@10: {_interval(gap)}; cloud − kNN: {_interval(knn)} (95 %)",
             f"uncertainty: Spearman {stages['evaluate']['spearman']:.2f} with L_agree, "
             f"threshold {stages['calibrate']['threshold']:.4f}",
@@ -77,6 +78,17 @@ def _facts(stages: Document) -> str:
             f"{quantized['batch_variance']:.1e}",
         ]
     )
+
+
+def _part(stages: Document) -> list[str]:
+    """What an edge with part of the catalogue carries; nothing of one that has all of it."""
+    part = stages.get("carried")
+    if part is None:
+        return []
+    return [
+        f"the edge carries {part['items']:,} of {stages['data']['items']:,} items; calls that lost "
+        f"more than {part['above']:.3f} of what neighbours say are doubted first"
+    ]
 
 
 def certificate_line(claim: Document) -> str:

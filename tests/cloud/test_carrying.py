@@ -20,6 +20,7 @@ from tierline_cloud.evaluation import Ranking
 from tierline_cloud.factory import Factory, Source
 from tierline_cloud.gates import require_publishable
 from tierline_cloud.recipes import Recipe
+from tierline_cloud.tables import train_table
 from tierline_cloud.training.console import Console
 from tierline_edge.scorer import load_scorer
 from tierline_serving.bundle import Bundle
@@ -147,6 +148,14 @@ def test_a_missing_target_is_a_miss(partial: Factory) -> None:
     missing = ~np.isin(targets, partial.carried.ids)
     assert missing.any()
     assert (ranks[missing] > 10).all()
+
+
+def test_the_table_of_a_run_says_what_the_edge_carries(partial: Factory, factory: Factory) -> None:
+    part = partial.report()["carried"]
+    document = {"certificate": {"refused": "-"}, "bundles": {}}
+    said = train_table({**document, "stages": partial.report()})
+    assert f"the edge carries {part['items']:,} of 160 items" in said
+    assert "the edge carries" not in train_table({**document, "stages": factory.report()})
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
