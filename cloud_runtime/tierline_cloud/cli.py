@@ -34,8 +34,6 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--items", type=int, default=1500, help="of the generated shop")
     known = "quick, full, partial, born-again or a .toml file"
     parser.add_argument("--recipe", default="full", help=known)
-        "--recipe", default="full", help="quick, full, partial, born-again or a .toml file"
-    )
     parser.add_argument("--split", choices=_SPLITS, help="default: the recipe's (leave-one-out)")
     parser.add_argument("--epochs", type=int, help="at most this many for each model")
     parser.add_argument("--max-minutes", type=float, help="bound the whole run, about")
