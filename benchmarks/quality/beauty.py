@@ -71,7 +71,9 @@ def measured(data: Path, recipe: str, seed: int, out: Path) -> Figures:
 def cascade(data: Path, recipe: str, seed: int, out: Path) -> Figures:
     """The figures of an edge with part of the catalogue, by name; networks are kept."""
     tierline("train", str(data), "--recipe", recipe, "--seed", str(seed), "--out", str(out))
-    return evaluated(data, out)
+    stages = read(out / "results.json")["stages"]
+    edge, cloud = stages["quantize"]["test"]["ndcg@10"], stages["blend"]["test"]["ndcg@10"]
+    return {"edge_of_cloud_all_users": edge / cloud, **evaluated(data, out)}
 
 
 def evaluated(data: Path, out: Path) -> Figures:
