@@ -57,7 +57,7 @@ from tierline_kernels import RowwiseInt8
 from tierline_serving.neighbours import NeighbourTable
 
 LADDER_FILE = "ladder.json"  # in the folder of a run
-FORMAT = 1  # raise it when a rung is made otherwise
+FORMAT = 2  # raise it when a rung is made otherwise
 PARITY_USERS, VARIANCE_USERS, TIMED_USERS = 2048, 128, 64
 
 
@@ -138,7 +138,7 @@ class Ladder:
         factory, target = self.factory, folder / "model.onnx"
         encoder = self._encoder(rung)
         rows = load_file(encoder.folder / "rows.safetensors")["rows"]
-        table = compact_table(rows, rung.table)
+        table = compact_table(rows, rung.table, self._states(encoder, rows))
         self._quantise_graph(rung, encoder.folder / "float32.onnx", target, table.rows)
         _save_table(folder, table)
         session = EdgeSession(target, table.rows)
@@ -155,6 +155,11 @@ class Ladder:
             "parity": encoder.result["parity"],
             "batch_variance": together.largest_difference,
         }
+
+    def _states(self, encoder: Stage, rows: Floats) -> Floats:
+        """What the range users' histories are encoded as: states that item rows will meet."""
+        session = EdgeSession(encoder.folder / "float32.onnx", rows)
+        return session.run(self.factory.ids[self.range_users]).hidden
 
     def _encoder(self, rung: Rung) -> Stage:
         """The float32 graph and rows that all rungs with this network, rank and pruning share."""

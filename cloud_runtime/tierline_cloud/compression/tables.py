@@ -33,10 +33,10 @@ class CompactTable:
         return self.served.astype(np.float32)
 
 
-def compact_table(rows: Floats, form: TableForm) -> CompactTable:
-    """``rows`` [n, d] in the given form. Stored int4 is packed, two codes a byte, with a float16
-    scale and bias a row; a node unpacks it to int8 codes once. Raises ValueError for other forms
-    and for an odd number of columns of int4."""
+def compact_table(rows: Floats, form: TableForm, states: Floats | None = None) -> CompactTable:
+    """``rows`` [n, d] in the given form; ``states`` [m, d] are some that will meet them. Stored
+    int4 is packed, two codes a byte, with a float16 scale and bias a row; a node unpacks it to int8
+    codes once. Raises ValueError for other forms and for an odd number of columns of int4."""
     if form == "float32":
         return CompactTable(served=rows, bytes=rows.nbytes)
     if form == "float16":
@@ -48,20 +48,24 @@ def compact_table(rows: Floats, form: TableForm) -> CompactTable:
     if form == "int4":
         if rows.shape[1] % 2:
             raise ValueError(f"int4 packs two codes a byte: {rows.shape[1]} columns are odd")
-        table = quantize_rows_int4(rows)
+        table = quantize_rows_int4(rows, states)
         return CompactTable(served=table, bytes=pack_int4(table.codes).nbytes + 4 * len(rows))
     raise ValueError(f"table form {form!r} is none of {', '.join(TABLE_FORMS)}")
 
 
-def quantize_rows_int4(rows: Floats) -> RowwiseInt8:
+def quantize_rows_int4(rows: Floats, states: Floats | None = None) -> RowwiseInt8:
     """Four-bit codes (−8..7 in an int8 array), scales and biases that float16 holds exactly.
 
     The range of a row is found by greedy search (Guan et al. 2019, arXiv 1911.02079, algorithm 1:
     step either end inwards, whichever hurts less, and keep the best). A row of zeros stays zero.
+    With ``states`` the codes are not those next to the numbers but those whose products with such
+    states err least.
     """
     low, high = _greedy_range(rows)
     scales, biases = _halves(_steps(low, high), low)
     codes = _codes(rows, scales, biases)
+    if states is not None:
+        codes = _codes_for(rows, scales, biases, states)
     # value = scale · (code − 8) + (bias + 8 · scale): the kernels' form, with signed codes.
     return RowwiseInt8(
         (codes - 8).astype(np.int8),
@@ -117,6 +121,26 @@ def _halves(scales: Floats, biases: Floats) -> tuple[Floats, Floats]:
 def _codes(rows: Floats, scales: Floats, biases: Floats) -> Floats:
     safe = np.where(scales > 0, scales, 1.0)[:, None]
     return np.clip(np.rint((rows - biases[:, None]) / safe), 0, LEVELS)
+
+
+def _codes_for(rows: Floats, scales: Floats, biases: Floats, states: Floats) -> Floats:
+    """Column by column, what rounding one column costs a product is made up for by the columns that
+    follow (GPTQ: Frantar et al. 2022, arXiv 2210.17323). Its Hessian here is the states' second
+    moments and, since rows are looked up as well, as much again of the identity."""
+    width = rows.shape[1]
+    moments = (states.astype(np.float64).T @ states) / len(states)
+    hessian = moments + np.eye(width) * np.trace(moments) / width
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    inverse = np.linalg.inv(hessian[np.ix_(order, order)])
+    upper = np.linalg.cholesky(inverse).T
+    left = rows[:, order].astype(np.float64)
+    codes = np.empty(rows.shape, np.float32)
+    for place, column in enumerate(order):
+        codes[:, column] = _codes(left[:, place : place + 1], scales, biases)[:, 0]
+        held = codes[:, column] * scales + biases
+        miss = (left[:, place] - held) / upper[place, place]
+        left[:, place + 1 :] -= miss[:, None] * upper[place, place + 1 :]
+    return codes
 
 
 def _error(rows: Floats, scales: Floats, biases: Floats) -> Floats:

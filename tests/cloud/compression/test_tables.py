@@ -16,6 +16,7 @@ from tierline_cloud.compression.tables import (
     quantize_rows_int4,
     unpack_int4,
 )
+from tierline_kernels import RowwiseInt8, dequantize_rows
 
 ITEMS, WIDTH = 40, 16
 
@@ -61,6 +62,25 @@ def test_int4_codes_have_four_bits_and_scales_that_float16_holds(
     assert table.codes.min() >= -8
     assert table.codes.max() <= 7
     assert np.array_equal(table.scales, table.scales.astype(np.float16).astype(np.float32))
+
+
+def test_codes_chosen_for_states_err_less_in_products_with_such_states(
+    rows: NDArray[np.float32],
+) -> None:
+    rng = np.random.default_rng(4)
+    mixing = rng.normal(size=(2, WIDTH))  # states that differ in two directions only
+    known, met = ((rng.normal(size=(400, 2)) @ mixing).astype(np.float32) for _ in range(2))
+    near, chosen = quantize_rows_int4(rows), compact_table(rows, "int4", known)
+
+    def missed(table: NDArray[np.float32]) -> float:
+        return float(np.square(met @ (table - rows).T).mean())
+
+    assert missed(chosen.rows) < 0.5 * missed(dequantize_rows(near))
+    assert chosen.bytes == compact_table(rows, "int4").bytes
+    assert isinstance(chosen.served, RowwiseInt8)
+    assert -8 <= chosen.served.codes.min() <= chosen.served.codes.max() <= 7
+    assert np.array_equal(chosen.served.scales, near.scales)
+    assert not chosen.rows[0].any()
 
 
 def test_constant_rows_are_their_constant() -> None:
