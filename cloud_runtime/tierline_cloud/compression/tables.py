@@ -118,7 +118,7 @@ def _halves(scales: Floats, biases: Floats) -> tuple[Floats, Floats]:
     return np.where(held > 0, held, 1.0), biases.astype(np.float16).astype(np.float32)
 
 
-def _codes(rows: Floats, scales: Floats, biases: Floats) -> Floats:
+def _codes(rows: Floats | NDArray[np.float64], scales: Floats, biases: Floats) -> Floats:
     safe = np.where(scales > 0, scales, 1.0)[:, None]
     return np.clip(np.rint((rows - biases[:, None]) / safe), 0, LEVELS)
 
