@@ -35,4 +35,5 @@ if __name__ == "__main__":
     os.environ.update(WORKLOAD=sys.argv[1], GRAPH=sys.argv[2], BENTOML_DO_NOT_TRACK="True")
     os.chdir(Path(__file__).parent)
     serve = ["serve", "bentoml_peer:Ranker", "--host", "127.0.0.1", "--port", str(port)]
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # it logs, and nobody reads on
     os.execv(sys.executable, [sys.executable, "-m", "bentoml", *serve])
