@@ -14,12 +14,21 @@ from tierline_kernels import RowwiseInt8, default_backend, dot_topk, embedding_l
 from tierline_kernels.operations import TopK
 from tierline_serving.boosted import Lists
 from tierline_serving.bundle import Bundle
+from tierline_serving.carried import Carried
 from tierline_serving.neighbours import NeighbourTable
 
 if TYPE_CHECKING:
     from tierline_edge.device import DeviceItems
 
-__all__ = ["QUERIES_TOGETHER", "ItemTable", "Lists", "open_items", "open_neighbours", "part_of"]
+__all__ = [
+    "QUERIES_TOGETHER",
+    "ItemTable",
+    "Lists",
+    "open_carried",
+    "open_items",
+    "open_neighbours",
+    "part_of",
+]
 
 log = logging.getLogger("tierline.edge")
 
@@ -55,6 +64,14 @@ def open_neighbours(bundle: Bundle) -> NeighbourTable | None:
         codes=np.array(table.codes),
         levels=np.array(table.levels),
     )
+
+
+def open_carried(bundle: Bundle) -> Carried | None:
+    """Which items the table has, or None when it has all; copied into memory likewise."""
+    found = bundle.carried()
+    if found is None or bundle.is_private:
+        return found
+    return replace(found, ids=np.array(found.ids), lost=np.array(found.lost))
 
 
 def part_of(exclude: Lists, low: int, count: int) -> Lists:

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from tierline import BundleRefused, ModelFailed
 from tierline.wire import CANDIDATE_IDS, ScoreReply, ScoreRequest
-from tierline_edge.embeddings import ItemTable, Lists, open_items, open_neighbours
+from tierline_edge.embeddings import (
+    ItemTable,
+    Lists,
+    open_carried,
+    open_items,
+    open_neighbours,
+)
 from tierline_edge.info import describe
 from tierline_edge.session import Session
 from tierline_kernels.operations import TopK
@@ -34,7 +40,7 @@ class SequenceScorer:
         self._requests = SequenceRequests(spec)
         self._table = open_items(bundle, spec.table, session)
         self._neighbours = open_neighbours(bundle)
-        self._carried = bundle.carried()
+        self._carried = open_carried(bundle)
         # Never recommended: padding, and the row that stands in for what is not carried.
         self._barred = np.array([0] if spec.carried is None else [0, spec.table_items])
         self._session = session

@@ -95,9 +95,8 @@ class Carried:
 
     def doubts(self, histories: Sequence[NDArray[Any]], uncertainty: Shares) -> Shares:
         """``doubt`` of whole histories [B]."""
-        lost = self.lost_of(histories)
-        found: Shares = np.where(lost > self.above, (1.0 + lost) / 2, uncertainty / 2)
-        return found
+        pairs = zip(self.lost_of(histories), uncertainty, strict=True)
+        return np.array([self.doubt(*pair) for pair in pairs])
 
     def told(self, request: ScoreRequest, reply: ScoreReply) -> ScoreReply:
         """A reply by rows as one by ids; ``request`` names ids. Of candidates that are not carried

@@ -8,32 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_bundles
+from asking import answer, ask, candidate_lists, histories
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bundles import ITEMS, expected_state, gains, int8_rows, item_rows
 
-from tierline.wire import ScoreReply, ScoreRequest
 from tierline_edge.embeddings import open_neighbours
 from tierline_edge.scorer import EdgeScorer
 from tierline_serving.bundle import Bundle
-
-histories = st.lists(st.integers(1, ITEMS), max_size=10)
-candidate_lists = st.lists(st.integers(1, ITEMS), min_size=1, max_size=30)
-questions = st.tuples(histories, candidate_lists | st.integers(1, ITEMS + 5))
-
-
-def ask(history: list[int], wanted: list[int] | int) -> ScoreRequest:
-    """Candidates when a list is wanted, the best k when a number is."""
-    query = {"history": np.array(history, np.int64)}
-    if isinstance(wanted, int):
-        return ScoreRequest(model="ranker", query=query, k=wanted)
-    return ScoreRequest(model="ranker", query=query, candidates={"id": np.array(wanted, np.int64)})
-
-
-def answer(scorer: EdgeScorer, request: ScoreRequest) -> ScoreReply:
-    scorer.validate(request)
-    (reply,) = scorer.score([request])
-    return reply
 
 
 @given(histories, candidate_lists)

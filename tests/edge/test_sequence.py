@@ -7,31 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_bundles
+from asking import answer, ask, candidate_lists, histories, questions
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_bundles import ITEMS, expected_state, int8_rows, item_rows
 
 from tierline import BadRequest, ModelFailed
-from tierline.wire import ScoreReply, ScoreRequest
+from tierline.wire import ScoreRequest
 from tierline_edge.scorer import EdgeScorer, load_scorer
-
-histories = st.lists(st.integers(1, ITEMS), max_size=10)
-candidate_lists = st.lists(st.integers(1, ITEMS), min_size=1, max_size=30)
-questions = st.tuples(histories, candidate_lists | st.integers(1, ITEMS + 5))
-
-
-def ask(history: list[int], wanted: list[int] | int) -> ScoreRequest:
-    """Candidates when a list is wanted, the best k when a number is."""
-    query = {"history": np.array(history, np.int64)}
-    if isinstance(wanted, int):
-        return ScoreRequest(model="ranker", query=query, k=wanted)
-    return ScoreRequest(model="ranker", query=query, candidates={"id": np.array(wanted, np.int64)})
-
-
-def answer(scorer: EdgeScorer, request: ScoreRequest) -> ScoreReply:
-    scorer.validate(request)
-    (reply,) = scorer.score([request])
-    return reply
 
 
 @pytest.mark.parametrize("history", [[], [3], [1, 2, 3, 4, 5, 6], [9, 8, 7, 6, 5, 4, 3, 2, 1]])
