@@ -23,8 +23,6 @@ def main() -> int:
     """Print one JSON object of named figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="Beauty.txt; default: $TIERLINE_BEAUTY")
-    parser.add_argument("--recipe", default="full")
-    parser.add_argument("--partial", default="partial", help="the recipe of the edge with a gap")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, help="folder of the run; default: one that is deleted")
     parser.add_argument("--json", help="write the figures here (- is the last line of stdout)")
@@ -37,8 +35,8 @@ def main() -> int:
         out = options.out or Path(folder)
         figures = json.dumps(
             {
-                **measured(data, options.recipe, options.seed, out),
-                "partial": cascade(data, options.partial, options.seed, out),
+                **measured(data, options.seed, out),
+                "partial": cascade(data, options.seed, out),
             }
         )
     if options.json in (None, "-"):
@@ -48,9 +46,9 @@ def main() -> int:
     return 0
 
 
-def measured(data: Path, recipe: str, seed: int, out: Path) -> Figures:
+def measured(data: Path, seed: int, out: Path) -> Figures:
     """The figures of one run, by name."""
-    run = [str(data), "--recipe", recipe, "--seed", str(seed), "--out", str(out)]
+    run = [str(data), "--recipe", "full", "--seed", str(seed), "--out", str(out)]
     said = out / "said.json"
     tierline("train", *run)
     tierline("compress", *run, "--no-latency", "--json", str(said))
@@ -68,9 +66,9 @@ def measured(data: Path, recipe: str, seed: int, out: Path) -> Figures:
     }
 
 
-def cascade(data: Path, recipe: str, seed: int, out: Path) -> Figures:
+def cascade(data: Path, seed: int, out: Path) -> Figures:
     """The figures of an edge with part of the catalogue, by name; networks are kept."""
-    tierline("train", str(data), "--recipe", recipe, "--seed", str(seed), "--out", str(out))
+    tierline("train", str(data), "--recipe", "partial", "--seed", str(seed), "--out", str(out))
     stages = read(out / "results.json")["stages"]
     edge, cloud = stages["quantize"]["test"]["ndcg@10"], stages["blend"]["test"]["ndcg@10"]
     return {"edge_of_cloud_all_users": edge / cloud, **evaluated(data, out)}
