@@ -62,7 +62,7 @@ class Verdict(Enum):
     OVERLOADED = "overloaded"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decision:
     """A verdict; with OVERLOADED, the seconds after which asking again makes sense, and the
     seconds a request would wait now."""

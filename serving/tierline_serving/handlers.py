@@ -39,7 +39,7 @@ from tierline_serving.tracing import Tracing, attributes
 Told = Callable[[Outcome], None]
 
 
-@dataclass(slots=True)
+@dataclass
 class Measured:
     """How a request ended: "ok", an error code, or "cancelled"; and what its headers said."""
 

@@ -131,7 +131,7 @@ class TensorRequests:
         return packed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Form:
     """The dtype of an input and its shape without the axis of rows."""
 

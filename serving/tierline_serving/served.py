@@ -65,7 +65,7 @@ class Generation:
             await self._released.wait()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """One model's generations: the one that answers, every loaded one by bundle id, the labels,
     and the bundle a roll-back returns to. A change is a new Line; an illegal one raises BadRequest

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from weakref import WeakMethod
 
 
 class Alarm:
-    """Calls ``act``, a bound method, on the loop, once, at the earliest instant it was armed for
-    since. Its owner is held weakly: a timer must not keep what was closed in memory."""
+    """Calls ``act`` on the loop, once, at the earliest instant it was armed for since, until it is
+    silenced."""
+
+    __slots__ = ("_act", "_at", "_timer")
 
     def __init__(self, act: Callable[[], None]) -> None:
-        self._act = WeakMethod(act)
+        self._act: Callable[[], None] | None = act
         self._timer: asyncio.TimerHandle | None = None
         self._at = float("inf")
 
@@ -24,8 +25,12 @@ class Alarm:
             self._at = at
             self._timer = loop.call_later(max(0.0, at - now), self._ring)
 
+    def silence(self) -> None:
+        """Never act again, from any thread: a timer still running must not keep in memory what
+        was closed."""
+        self._act = None
+
     def _ring(self) -> None:
         self._timer, self._at = None, float("inf")
-        act = self._act()
-        if act is not None:
-            act()
+        if self._act is not None:
+            self._act()

@@ -9,7 +9,6 @@ while another waits. A request past its deadline is never computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
@@ -30,13 +29,17 @@ Heap = list[tuple[float, int, Ticket]]  # when due, sequence number, ticket
 _COMPACT_ABOVE = 64  # stale heap entries tolerated before they are swept out
 
 
-@dataclass(frozen=True, slots=True)
 class Batch(Generic[Ticket]):
     """What to score now (``tickets``, in the order they were drawn) and what came too late."""
 
-    tickets: tuple[Ticket, ...]
-    rows: int
-    expired: tuple[Ticket, ...] = ()
+    __slots__ = ("expired", "rows", "tickets")
+
+    def __init__(
+        self, tickets: tuple[Ticket, ...], rows: int, expired: tuple[Ticket, ...] = ()
+    ) -> None:
+        self.tickets = tickets
+        self.rows = rows
+        self.expired = expired
 
 
 class _Waiting:

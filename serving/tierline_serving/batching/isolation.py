@@ -12,7 +12,7 @@ Outcome = ScoreReply | Exception | None  # None: nobody wanted it any more, so i
 Score = Callable[[Sequence[ScoreRequest]], Sequence[ScoreReply]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Isolated:
     """One outcome per request, in order, and how many times the scorer ran to get them."""
 

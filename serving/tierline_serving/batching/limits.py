@@ -34,7 +34,7 @@ class Refusal(Enum):
     FULL_REQUESTS = "the queue is full (requests)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchLimits:
     """A batch's and a queue's bounds in candidate rows, bytes of tensors, and requests.
 

@@ -83,7 +83,7 @@ class Runner:
         self._doorbell: SimpleQueue[None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm = Alarm(self._end_late)
-        self._thread = threading.Thread(
+        self._worker = threading.Thread(
             target=self._work, name=f"scoring-{scorer.info.name}", daemon=True
         )
 
@@ -91,12 +91,12 @@ class Runner:
         """Start the scoring thread. Call it once, on the loop that will submit."""
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
-        self._thread.start()
+        self._worker.start()
 
     @property
     def is_alive(self) -> bool:
         """Whether the scoring thread is there to answer."""
-        return self._thread.is_alive() and not self._is_closed
+        return self._worker.is_alive() and not self._is_closed
 
     @property
     def unanswered(self) -> int:
@@ -201,6 +201,7 @@ class Runner:
         """Refuse new work and fail all that is unanswered with Unavailable(reason); how many."""
         with self._lock:
             self._is_closed = True
+            self._alarm.silence()
             left = list(self._batcher.clear())
             if self._running is not None:
                 left += self._running.tickets
@@ -216,9 +217,9 @@ class Runner:
         A scorer still at work is not closed under its own feet: its thread dies with the process.
         """
         self.abandon("the endpoint is shutting down")
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        if self._thread.is_alive():
+        if self._worker.ident is not None:
+            self._worker.join(timeout)
+        if self._worker.is_alive():
             return False
         self.scorer.close()
         return True

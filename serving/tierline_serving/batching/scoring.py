@@ -12,7 +12,7 @@ from tierline_serving.batching.pending import Pending
 from tierline_serving.scorer import Scorer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BatchReport:
     """One finished batch: its size, the seconds it took, and how often the scorer had to run."""
 

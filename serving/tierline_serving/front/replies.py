@@ -17,7 +17,7 @@ from tierline.wire import ScoreReply, encode_reply
 MOST: Final = 512  # headers kept; then all are forgotten
 _TIMES: Final = ("queue", "compute")
 _NUMBER: Final = Struct(">d")  # as msgpack writes a float
-_MARKS: Final = (0.3141592653589793, 27182818.284590452, 57721566.490153286)
+_MARKS: Final[tuple[float, ...]] = (0.3141592653589793, 27182818.284590452, 57721566.490153286)
 _FLOAT32: Final = np.dtype("<f4")
 _NO_END: Final = float("inf")
 
