@@ -36,7 +36,7 @@ UNUSABLE: Final = 2
 NO_TOOLCHAIN: Final = 3
 STAMP: Final = "compiled.json"
 LIBRARY: Final = "tierline"  # mypyc adds __mypyc; the modules' code is in this one library
-_LEFT_BEHIND: Final = ("__pycache__", "*.pyc", "*.so", "*.pyd")
+_LEFT_BEHIND: Final = (".pyc", ".so", ".pyd")  # what Python and older builds left
 _TOOLS: Final = ("mypy", "setuptools")
 
 # What setuptools runs, in a process and a folder of its own. The modules' types are checked as
@@ -116,9 +116,8 @@ class Plan:
             top = self.root / package
             for path in sorted(top.rglob("*")):
                 within = path.relative_to(top.parent)
-                if path.is_file() and not any(path.match(each) for each in _LEFT_BEHIND):
-                    if "__pycache__" not in within.parts:
-                        yield path, within.as_posix()
+                if path.is_file() and not _is_left_behind(within):
+                    yield path, within.as_posix()
 
     def key(self) -> str:
         """A hash of all that decides what comes out: sources, tables, tools, this module."""
@@ -131,6 +130,10 @@ class Plan:
             "by": _hash(Path(__file__)),
         }
         return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _is_left_behind(path: Path) -> bool:
+    return path.suffix in _LEFT_BEHIND or "__pycache__" in path.parts
 
 
 def source_of(module: str) -> str:
@@ -197,9 +200,10 @@ def _run_mypyc(scratch: Path, tree: Path, modules: Sequence[str], say: Say) -> N
     (scratch / "setup.py").write_text(_SETUP, "utf-8")
     # The debugger's tables would else name a folder that is gone, another one in each build.
     flags = f"{os.environ.get('CFLAGS', '')} -ffile-prefix-map={scratch}=."
+    paths = map(source_of, modules)
     said: list[str] = []
     with subprocess.Popen(
-        [sys.executable, "-P", str(scratch / "setup.py"), str(scratch / "work"), *map(source_of, modules)],
+        [sys.executable, "-P", str(scratch / "setup.py"), str(scratch / "work"), *paths],
         cwd=tree, env=os.environ | {"CFLAGS": flags.strip(), "PYTHONPATH": ""},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
     ) as process:  # fmt: skip
