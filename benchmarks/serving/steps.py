@@ -21,7 +21,7 @@ from tierline.wire import Limits, ScoreReply
 from tierline_edge.scorer import load_scorer
 from tierline_edge.tensor import TensorScorer
 from tierline_serving.admission import Admission, Backlog
-from tierline_serving.answers import OK, Answer
+from tierline_serving.answers import OK, scored
 from tierline_serving.batching import Batcher, BatchLimits
 from tierline_serving.bundle import open_bundle
 from tierline_serving.front.layouts import Layouts
@@ -65,10 +65,10 @@ def measure(workload: Workload) -> Figures:
     request = layouts.decode(frame)
     together = [request] * BATCH
     packed = scorer._requests.pack(together)
-    timings = {"queue": 0.001, "compute": 0.001}
-    reply = ScoreReply(workload.name, bundle.id, np.zeros(100, np.float32), timings=timings)
+    reply = ScoreReply(workload.name, bundle.id, np.zeros(100, np.float32))
     replies = Replies()
-    answer = Answer(OK, replies.encode(reply), None, "9a1a211a4cbc3ffb", reply)
+    frame = replies.encode(reply, 0.001, 0.001)
+    answer = scored(frame, "9a1a211a4cbc3ffb", 0.001, bundle.id, 0.001, 0.001)
     metrics = Metrics()
     return {
         "read the head, find the body": micros(lambda: read_own(message)),
@@ -80,7 +80,7 @@ def measure(workload: Workload) -> Figures:
         "admit by deadline, queue, draw the batch": admitting(),
         "pack the batch's tensors": micros(lambda: scorer._requests.pack(together)) / BATCH,
         "the session": micros(lambda: scorer._session.run(["scores"], packed), 20) / BATCH,
-        "the reply's frame and head": micros(lambda: replies.encode(reply))
+        "the reply's frame and head": micros(lambda: replies.encode(reply, 0.001, 0.001))
         + micros(lambda: response_bytes(answer, keep_alive=True)),
         "count it": micros(lambda: counted(metrics)),
     }

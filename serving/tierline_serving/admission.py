@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from tierline import (
     BadRequest,
@@ -42,12 +41,17 @@ _ALL_LATELY: Final = 20  # requests in a row that all brought candidates: length
 _RISES: Final = 1.01  # how much the fewest rows a byte are forgotten by with every request
 
 
-class Backlog(NamedTuple):
+class Backlog:
     """What stands before a newcomer: the queue, and the batch being scored since an instant."""
 
-    queued_rows: int = 0
-    running_rows: int = 0
-    running_since: float = 0.0
+    __slots__ = ("queued_rows", "running_rows", "running_since")
+
+    def __init__(
+        self, queued_rows: int = 0, running_rows: int = 0, running_since: float = 0.0
+    ) -> None:
+        self.queued_rows = queued_rows
+        self.running_rows = running_rows
+        self.running_since = running_since
 
     @property
     def is_empty(self) -> bool:
@@ -62,14 +66,18 @@ class Verdict(Enum):
     OVERLOADED = "overloaded"
 
 
-@dataclass(frozen=True)
 class Decision:
     """A verdict; with OVERLOADED, the seconds after which asking again makes sense, and the
     seconds a request would wait now."""
 
-    verdict: Verdict
-    retry_after: float | None = None
-    queue: float = 0.0
+    __slots__ = ("queue", "retry_after", "verdict")
+
+    def __init__(
+        self, verdict: Verdict, retry_after: float | None = None, queue: float = 0.0
+    ) -> None:
+        self.verdict = verdict
+        self.retry_after = retry_after
+        self.queue = queue
 
 
 class Shed(Overloaded):
@@ -200,7 +208,7 @@ class Admission:
             return _PASSED
         if self.costs.batches < WARM_AFTER:
             return _ADMIT
-        queued, running, _ = backlog
+        queued, running = backlog.queued_rows, backlog.running_rows
         if before is None:
             before = queued
         dearest = (before + running + rows) * self.costs.dearest_row * self.stretch

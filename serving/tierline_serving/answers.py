@@ -7,10 +7,9 @@ import math
 import uuid
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from tierline import CallError, FrameError
-from tierline.wire import ErrorReply, ScoreReply
+from tierline.wire import ErrorReply
 from tierline.wire.errors import to_reply
 from tierline.wire.frames import encode_error
 from tierline_serving.admission import Shed, reason_of
@@ -21,16 +20,57 @@ Buffer = bytes | bytearray | memoryview
 _log = logging.getLogger("tierline.serving")
 
 
-class Answer(NamedTuple):
-    """What to send back: the outcome's code ("ok" or an error code) and the frame's parts."""
+class Answer:
+    """What to send back: the outcome's code ("ok" or an error code) and the frame's parts.
 
-    code: str
-    frame: Sequence[Buffer]
-    retry_after: float | None = None
-    request_id: str | None = None
-    reply: ScoreReply | None = None  # the answer itself; None for an error
-    expected_wait: float = 0.0  # seconds a request arriving now would wait: the load hint
-    reason: str | None = None  # why it was not answered, in one word
+    ``expected_wait`` is the load hint, the seconds a request arriving now would wait; ``reason``
+    says in one word why it was not answered. Where it was, ``bundle`` names who answered, and
+    ``queue`` and ``compute`` are its seconds there.
+    """
+
+    __slots__ = (
+        "bundle",
+        "code",
+        "compute",
+        "expected_wait",
+        "frame",
+        "queue",
+        "reason",
+        "request_id",
+        "retry_after",
+    )
+
+    def __init__(
+        self,
+        code: str,
+        frame: Sequence[Buffer],
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        expected_wait: float = 0.0,
+        reason: str | None = None,
+    ) -> None:
+        self.code = code
+        self.frame = frame
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.expected_wait = expected_wait
+        self.reason = reason
+        self.bundle: str | None = None
+        self.queue = self.compute = 0.0
+
+
+def scored(
+    frame: Sequence[Buffer],
+    request_id: str | None,
+    expected_wait: float,
+    bundle: str,
+    queue: float,
+    compute: float,
+) -> Answer:
+    """The answer that carries scores."""
+    answer = Answer(OK, frame, None, request_id, expected_wait)
+    answer.bundle, answer.queue, answer.compute = bundle, queue, compute
+    return answer
 
 
 def error_answer(error: ErrorReply, request_id: str | None = None) -> Answer:
@@ -43,11 +83,11 @@ def refusal(error: Exception, request_id: str | None) -> Answer:
     reason = reason_of(error)
     if not isinstance(error, CallError | FrameError):
         reply, request_id = failure(error, request_id)
-        return Answer(reply.code, encode_error(reply), None, request_id, None, 0.0, reason)
+        return Answer(reply.code, encode_error(reply), None, request_id, 0.0, reason)
     reply = to_reply(error)
     wait = error.queue if isinstance(error, Shed) else 0.0
     frame, again = encode_error(reply), reply.retry_after
-    return Answer(reply.code, frame, again, request_id, None, wait, reason)
+    return Answer(reply.code, frame, again, request_id, wait, reason)
 
 
 def shed(error: Shed, request_id: str | None) -> Answer:
@@ -55,7 +95,7 @@ def shed(error: Shed, request_id: str | None) -> Answer:
     again: a node that is asked too much answers most of its calls so."""
     again = math.ceil((error.retry_after or 0.0) * 1e3) / 1e3
     frame = _shed_frame(error.args[0], again)
-    return Answer(OVERLOADED, frame, again, request_id, None, error.queue, error.reason)
+    return Answer(OVERLOADED, frame, again, request_id, error.queue, error.reason)
 
 
 def failure(error: Exception, request_id: str | None) -> tuple[ErrorReply, str]:

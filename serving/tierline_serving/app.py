@@ -161,11 +161,10 @@ class App:
             headers.append((REQUEST_ID_HEADER.encode(), answer.request_id.encode()))
         if answer.retry_after is not None:
             headers += retry_header(answer.retry_after)  # the frame carries the exact number
-        if answer.reply is not None:
-            compute = answer.reply.timings["compute"]
+        if answer.bundle is not None:
             headers.append((QUEUE_HEADER, _milliseconds(answer.expected_wait)))
-            headers.append((COMPUTE_HEADER, _milliseconds(compute)))
-            headers.append((BUNDLE_HEADER, answer.reply.bundle.encode()))
+            headers.append((COMPUTE_HEADER, _milliseconds(answer.compute)))
+            headers.append((BUNDLE_HEADER, answer.bundle.encode()))
         elif answer.reason is not None:
             headers.append((REASON_HEADER, answer.reason.encode()))
             if http_status(answer.code) == 429:

@@ -20,9 +20,9 @@ from tierline import (
 )
 from tierline.deadline import Deadline
 from tierline.wire import Limits, ScoreReply, ScoreRequest
-from tierline.wire.headers import CallHeaders, read_headers
+from tierline.wire.headers import read_headers
 from tierline_serving.admission import Shed
-from tierline_serving.answers import OK, Answer, Buffer, refusal, shed
+from tierline_serving.answers import Answer, Buffer, refusal, scored, shed
 from tierline_serving.batching.pending import Outcome, Pending, tell
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.front.layouts import Layouts
@@ -31,12 +31,13 @@ from tierline_serving.front.turns import Turns
 from tierline_serving.lifecycle import Lifecycle
 from tierline_serving.metrics import Metrics
 from tierline_serving.outbox import Outbox
+from tierline_serving.said import NEVER, Said, said_by
 from tierline_serving.scorer import ModelInfo
 from tierline_serving.served import Generation, Served
 from tierline_serving.settings import ServerSettings
 from tierline_serving.tracing import Tracing, attributes
 
-Told = Callable[[Outcome], None]
+Told = Callable[[Pending, Outcome], None]
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Measured:
     code: str = "cancelled"
     queue: float | None = None
     reason: str | None = None
-    said: CallHeaders | None = None
+    said: Said | None = None
 
 
 class Handlers:
@@ -64,7 +65,8 @@ class Handlers:
         outbox: Outbox | None = None,
     ) -> None:
         self._served = served
-        self._settings = settings
+        self._default_timeout = settings.default_timeout
+        self._max_timeout = settings.max_timeout
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._clock = clock
@@ -75,9 +77,7 @@ class Handlers:
         self._tracing = Tracing.find()
         self._layouts = Layouts(Limits(max_frame_bytes=settings.max_body_bytes))
 
-    def meet(
-        self, headers: Mapping[str, str], size: int, arrived_at: float
-    ) -> CallHeaders | Answer:
+    def meet(self, headers: Mapping[str, str], size: int, arrived_at: float) -> Said | Answer:
         """What the headers of a native call say (names in lower case), or the answer it gets on
         their account alone: its body of ``size`` bytes need not be read then. Counted.
 
@@ -85,12 +85,12 @@ class Handlers:
         caller's clock has run on while the body came in.
         """
         try:
-            said = read_headers(headers, now=arrived_at)
+            said = said_by(read_headers(headers, now=arrived_at))
         except CallError as error:
             return self._turned_away(error, arrived_at, None)
         return self.welcome(said, size, arrived_at)
 
-    def welcome(self, said: CallHeaders, size: int, arrived_at: float) -> CallHeaders | Answer:
+    def welcome(self, said: Said, size: int, arrived_at: float) -> Said | Answer:
         """``meet`` for headers that were read already."""
         try:
             self.foresee(said, size, arrived_at)
@@ -98,7 +98,7 @@ class Handlers:
             return self._turned_away(error, arrived_at, said)
         return said
 
-    def _turned_away(self, error: CallError, arrived_at: float, said: CallHeaders | None) -> Answer:
+    def _turned_away(self, error: CallError, arrived_at: float, said: Said | None) -> Answer:
         request_id = None if said is None else said.request_id
         answer = shed(error, request_id) if type(error) is Shed else refusal(error, request_id)
         self._metrics.began()
@@ -106,7 +106,7 @@ class Handlers:
         return answer
 
     def foresee(
-        self, said: CallHeaders, size: int, arrived_at: float, timeout: float | None = None
+        self, said: Said, size: int, arrived_at: float, timeout: float | None = None
     ) -> None:
         """Raise the CallError a request of ``size`` bytes would end with, whatever it asks, as far
         as its headers tell: too late, nobody here to answer, too much waiting before it."""
@@ -126,7 +126,7 @@ class Handlers:
             raise worst
 
     async def score_frame(
-        self, frame: Buffer, said: CallHeaders, arrived_at: float, caller: str = ""
+        self, frame: Buffer, said: Said, arrived_at: float, caller: str = ""
     ) -> Answer:
         """Answer one request frame; errors come back as frames too, never as exceptions."""
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -145,7 +145,7 @@ class Handlers:
     def begin_frame(
         self,
         frame: Buffer,
-        said: CallHeaders,
+        said: Said,
         arrived_at: float,
         done: Callable[[Answer], None],
         caller: str = "",
@@ -155,12 +155,12 @@ class Handlers:
         what ``meet`` made of the headers, ``caller`` whom a batch is shared with evenly."""
         return FrameCall(self, frame, said, arrived_at, done, caller)
 
-    def count(self, answer: Answer | None, arrived_at: float, said: CallHeaders | None) -> None:
+    def count(self, answer: Answer | None, arrived_at: float, said: Said | None) -> None:
         """Count a native call that has ended, with no answer when the caller has gone."""
         if answer is None:
             self._ended("cancelled", None, None, said, arrived_at)
         else:
-            queue = None if answer.reply is None else answer.reply.timings["queue"]
+            queue = None if answer.bundle is None else answer.queue
             self._ended(answer.code, answer.reason, queue, said, arrived_at)
 
     def _ended(
@@ -168,13 +168,13 @@ class Handlers:
         code: str,
         reason: str | None,
         queue: float | None,
-        said: CallHeaders | None,
+        said: Said | None,
         arrived_at: float,
     ) -> None:
         seconds = self._clock() - arrived_at
         self._metrics.ended(code, seconds, queue, reason)
         if self._tracing is not None:
-            known = said or CallHeaders()
+            known = said or Said()
             about = attributes(code, reason, queue, known.request_id)
             self._tracing.ended(known.traceparent, seconds, about)
 
@@ -199,8 +199,8 @@ class Handlers:
         """Answer one request by its deadline. Raises CallError, and what a broken scorer raises."""
         answered: asyncio.Future[ScoreReply] = asyncio.get_running_loop().create_future()
 
-        def told(outcome: Outcome) -> None:
-            tell(answered, outcome)
+        def told(ended: Pending, outcome: Outcome) -> None:
+            tell(answered, ended.timed(outcome))
 
         entered = self.enter(request, deadline.at, told, caller, criticality)
         try:
@@ -233,23 +233,19 @@ class Handlers:
         generation.calls += 1
         return entered
 
-    def deadline(
-        self, said: CallHeaders, arrived_at: float, timeout: float | None = None
-    ) -> Deadline:
+    def deadline(self, said: Said, arrived_at: float, timeout: float | None = None) -> Deadline:
         """When the answer must be there: what the caller said, within what this endpoint grants.
 
         ``timeout`` (seconds) is a limit the request's body names; it may only shorten.
         """
         return Deadline(self._deadline_at(said, arrived_at, timeout))
 
-    def _deadline_at(
-        self, said: CallHeaders, arrived_at: float, timeout: float | None = None
-    ) -> float:
-        at = arrived_at + self._settings.default_timeout
-        if said.deadline is not None:
-            at = min(said.deadline.at, arrived_at + self._settings.max_timeout)
+    def _deadline_at(self, said: Said, arrived_at: float, timeout: float | None = None) -> float:
+        at = arrived_at + self._default_timeout
+        if said.deadline_at != NEVER:
+            at = min(said.deadline_at, arrived_at + self._max_timeout)
         elif timeout is not None:
-            at = arrived_at + min(timeout, self._settings.max_timeout)
+            at = arrived_at + min(timeout, self._max_timeout)
         return at if timeout is None else min(at, arrived_at + timeout)
 
     def expected_wait(self, model: str) -> float:
@@ -315,7 +311,7 @@ class Entered:
         """The runner's answer: the generation is let go, then the caller told."""
         self._generation.__exit__(None, None, None)
         told, self._told = self._told, _nobody  # no circle is left for the garbage collector
-        told(outcome)
+        told(pending, outcome)
 
     def leave(self) -> None:
         """The caller has gone: nobody is told the outcome. Once, and not after it was told."""
@@ -337,7 +333,7 @@ class FrameCall:
         self,
         handlers: Handlers,
         frame: Buffer,
-        said: CallHeaders,
+        said: Said,
         arrived_at: float,
         done: Callable[[Answer], None],
         caller: str,
@@ -353,7 +349,7 @@ class FrameCall:
             request = handlers._layouts.decode(frame)
             self._entered = handlers.enter(request, at, self._ended, caller, said.criticality)
         except Exception as error:  # the shell's edge: told to the caller
-            self._ended(error)
+            self._tell(refusal(error, said.request_id))
 
     def leave(self) -> None:
         """The caller has hung up: nothing more is done for him."""
@@ -364,27 +360,30 @@ class FrameCall:
             self._entered.leave()
         self._handlers.count(None, self._arrived_at, self._said)
 
-    def _ended(self, outcome: Outcome) -> None:
-        done, self._done = self._done, None
-        if done is None:
-            return
-        answer = self._answer(outcome)
-        self._handlers.count(answer, self._arrived_at, self._said)
-        done(answer)
+    def _ended(self, ended: Pending, outcome: Outcome) -> None:
+        if self._done is not None:
+            self._tell(self._answer(ended, outcome))
 
-    def _answer(self, outcome: Outcome) -> Answer:
+    def _tell(self, answer: Answer) -> None:
+        done, self._done = self._done, None
+        self._handlers.count(answer, self._arrived_at, self._said)
+        if done is not None:
+            done(answer)
+
+    def _answer(self, ended: Pending, outcome: Outcome) -> Answer:
         request_id = self._said.request_id
         if not isinstance(outcome, ScoreReply):
             return refusal(outcome, request_id)
+        queue, compute = ended.queue, ended.compute
         try:
-            parts = self._handlers.replies.encode(outcome)
+            frame = self._handlers.replies.encode(outcome, queue, compute)
         except FrameError as error:  # the scorer's fault, not the caller's
             return refusal(ModelFailed(f"the model's answer is none: {error}"), request_id)
         wait = 0.0 if self._entered is None else self._entered.wait_hint
-        return Answer(OK, parts, None, request_id, outcome, wait)
+        return scored(frame, request_id, wait, outcome.bundle, queue, compute)
 
 
-def _nobody(outcome: Outcome) -> None:
+def _nobody(ended: Pending, outcome: Outcome) -> None:
     """Stands for a caller who was told."""
 
 

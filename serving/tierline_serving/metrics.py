@@ -29,7 +29,22 @@ METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 Bounds = tuple[float, ...]
 
 # Seconds, from a cache hit to a call nobody waits for any more.
-_SECONDS: Final[Bounds] = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_SECONDS: Final[Bounds] = (
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    5,
+)
 _ROWS: Final[Bounds] = (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 16384)
 _REQUESTS: Final[Bounds] = (1, 2, 4, 8, 16, 32, 64)
 

@@ -36,15 +36,12 @@ def test_what_has_no_rows_to_split_by_stays_whole() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=6))
 def test_the_uncertainty_of_parts_is_their_mean_by_rows(parts: list[tuple[int, float]]) -> None:
-    timings = {"queue": 0.5, "compute": 0.25}
     replies = [
-        ScoreReply("m", "b", np.zeros(rows, np.float32), uncertainty=doubt, timings=timings)
-        for rows, doubt in parts
+        ScoreReply("m", "b", np.zeros(rows, np.float32), uncertainty=doubt) for rows, doubt in parts
     ]
     whole = join(replies)
     expected = np.average([doubt for _, doubt in parts], weights=[rows for rows, _ in parts])
     assert whole.uncertainty == pytest.approx(float(expected))
-    assert whole.timings == {"queue": 0.5, "compute": 0.25 * len(parts)}
 
 
 async def started(scorer: FakeScorer) -> Runner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tierline import ModelFailed
 from tierline.wire import ScoreReply, ScoreRequest
@@ -12,12 +11,14 @@ Outcome = ScoreReply | Exception | None  # None: nobody wanted it any more, so i
 Score = Callable[[Sequence[ScoreRequest]], Sequence[ScoreReply]]
 
 
-@dataclass(frozen=True)
 class Isolated:
     """One outcome per request, in order, and how many times the scorer ran to get them."""
 
-    outcomes: tuple[Outcome, ...]
-    runs: int
+    __slots__ = ("outcomes", "runs")
+
+    def __init__(self, outcomes: Sequence[Outcome], runs: int) -> None:
+        self.outcomes = outcomes
+        self.runs = runs
 
 
 def score_each(
@@ -28,14 +29,25 @@ def score_each(
     ``is_wanted(i)`` is asked before each further run, so that callers who gave up meanwhile cost
     nothing. The runs are bounded: a model that fails for everybody must not cost a run for each.
     """
+    whole = _attempt(score, requests)
+    if not isinstance(whole, Exception):
+        return Isolated(whole, 1)
+    if len(requests) == 1:
+        return Isolated((whole,), 1)
+    return _taken_apart(score, requests, is_wanted)
+
+
+def _taken_apart(
+    score: Score, requests: Sequence[ScoreRequest], is_wanted: Callable[[int], bool]
+) -> Isolated:
+    """The outcomes of two or more requests that failed together."""
     outcomes: list[Outcome] = [None] * len(requests)
     allowed = run_limit(len(requests))
-    groups = [list(range(len(requests)))]
-    runs = 0
+    middle = len(requests) // 2
+    groups = [list(range(middle, len(requests))), list(range(middle))]
+    runs = 1
     while groups:
-        group = groups.pop()
-        if runs:
-            group = [index for index in group if is_wanted(index)]
+        group = [index for index in groups.pop() if is_wanted(index)]
         if not group:
             continue
         runs += 1

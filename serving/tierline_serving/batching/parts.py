@@ -40,11 +40,7 @@ def join(replies: Sequence[ScoreReply]) -> ScoreReply:
         ]
         doubt = sum(each * rows for each, rows in pairs) / sum(rows for _, rows in pairs)
     scores = np.concatenate([reply.scores for reply in replies])
-    timings = {
-        "queue": min(reply.timings["queue"] for reply in replies),
-        "compute": sum(reply.timings["compute"] for reply in replies),
-    }
-    return first._replace(scores=scores, uncertainty=doubt, timings=timings)
+    return first._replace(scores=scores, uncertainty=doubt)
 
 
 def into_parts(
@@ -81,10 +77,13 @@ class Joined:
 
     def ended(self, part: Pending, outcome: Outcome) -> None:
         """One part is through."""
+        whole = self.whole
         if not isinstance(outcome, ScoreReply):
-            self._told(self.whole, outcome)
+            self._told(whole, outcome)
             return
         self._left -= 1
         self._replies[id(part)] = outcome
         if not self._left:
-            self._told(self.whole, join([self._replies[id(each)] for each in self.whole.parts]))
+            whole.queue = min(each.queue for each in whole.parts)
+            whole.compute = sum(each.compute for each in whole.parts)
+            self._told(whole, join([self._replies[id(each)] for each in whole.parts]))

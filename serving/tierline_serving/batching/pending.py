@@ -25,7 +25,8 @@ def tell(answered: asyncio.Future[ScoreReply], outcome: Outcome) -> None:
 class Pending:
     """One submitted request; its identity is the ticket. ``done`` is None once it is settled.
 
-    A request larger than a batch is never queued itself: its ``parts`` are.
+    A request larger than a batch is never queued itself: its ``parts`` are. ``queue`` and
+    ``compute`` are the seconds it took, once its outcome is told.
     """
 
     __slots__ = (
@@ -64,12 +65,15 @@ class Pending:
         """Tell the outcome, if nothing was told before. On the loop only."""
         done, self.done = self.done, None
         if done is not None:
-            done(self, self._timed(outcome) if isinstance(outcome, ScoreReply) else outcome)
+            done(self, outcome)
 
-    def _timed(self, reply: ScoreReply) -> ScoreReply:
+    def timed(self, outcome: Outcome) -> Outcome:
+        """The outcome with ``queue`` and ``compute`` among the timings of a reply."""
+        if not isinstance(outcome, ScoreReply):
+            return outcome
         # Positional: a named tuple's _replace costs five times as much.
-        timings = {**reply.timings, "queue": self.queue, "compute": self.compute}
-        return ScoreReply(*reply[:6], timings)
+        timings = {**outcome.timings, "queue": self.queue, "compute": self.compute}
+        return ScoreReply(*outcome[:6], timings)
 
 
 def earliest_deadline(those: Iterable[Pending]) -> float:

@@ -10,7 +10,7 @@ not, the loop is barred for a while, twice as long each time.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from tierline_serving.costs import CostModel
 
@@ -32,13 +32,16 @@ class Engine(Enum):
     THREAD = "the scoring thread"
 
 
-class Took(NamedTuple):
+class Took:
     """What a batch on the loop took: seconds by the clock, seconds of the loop's CPU, and how
     often the loop let go of its core to wait."""
 
-    seconds: float
-    cpu: float
-    waits: int = 0
+    __slots__ = ("cpu", "seconds", "waits")
+
+    def __init__(self, seconds: float, cpu: float, waits: int = 0) -> None:
+        self.seconds = seconds
+        self.cpu = cpu
+        self.waits = waits
 
 
 class Place:

@@ -138,7 +138,11 @@ class Runner:
         request. Cancelling the caller takes the request out of the queue.
         """
         answered: asyncio.Future[ScoreReply] = asyncio.get_running_loop().create_future()
-        pending = self.enter(request, deadline_at, lambda _, outcome: tell(answered, outcome))
+
+        def done(ended: Pending, outcome: Outcome) -> None:
+            tell(answered, ended.timed(outcome))
+
+        pending = self.enter(request, deadline_at, done)
         try:
             return await answered
         except asyncio.CancelledError:

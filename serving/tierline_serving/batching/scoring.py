@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tierline_serving.batching.batcher import Batch
 from tierline_serving.batching.isolation import Outcome, score_each
@@ -12,18 +11,31 @@ from tierline_serving.batching.pending import Pending
 from tierline_serving.scorer import Scorer
 
 
-@dataclass(frozen=True)
 class BatchReport:
-    """One finished batch: its size, the seconds it took, and how often the scorer had to run."""
+    """One finished batch: its size, the seconds it took, how often the scorer had to run (once, or
+    more when it failed and was taken apart), and the seconds its requests waited all together."""
 
-    model: str
-    requests: int
-    rows: int
-    compute: float
-    runs: int  # 1; more when the batch failed and was taken apart
-    failed: int
-    bundle: str
-    queue: float  # seconds its requests waited, all together
+    __slots__ = ("bundle", "compute", "failed", "model", "queue", "requests", "rows", "runs")
+
+    def __init__(
+        self,
+        model: str,
+        requests: int,
+        rows: int,
+        compute: float,
+        runs: int,
+        failed: int,
+        bundle: str,
+        queue: float,
+    ) -> None:
+        self.model = model
+        self.requests = requests
+        self.rows = rows
+        self.compute = compute
+        self.runs = runs
+        self.failed = failed
+        self.bundle = bundle
+        self.queue = queue
 
 
 def score_batch(

@@ -29,6 +29,7 @@ from tierline_serving.front.exchange import (
     text_headers,
 )
 from tierline_serving.handlers import Handlers, Measured
+from tierline_serving.said import said_by
 from tierline_serving.settings import ServerSettings
 
 Refusal = Callable[[Refused], Response]
@@ -72,7 +73,7 @@ class Calls:
     ) -> ScoreReply:
         """Score by the deadline the headers name, at most ``timeout`` seconds after arrival.
         Raises CallError."""
-        said = read_headers(arrived.headers, now=arrived.at)
+        said = said_by(read_headers(arrived.headers, now=arrived.at))
         deadline = self.handlers.deadline(said, arrived.at, timeout)
         return await self.handlers.score(
             request, deadline, caller=arrived.caller, criticality=said.criticality
@@ -88,7 +89,7 @@ class Calls:
         with self.handlers.measured(arrived_at) as outcome:
             try:
                 headers = text_headers(scope["headers"])
-                outcome.said = said = read_headers(headers, now=arrived_at)
+                outcome.said = said = said_by(read_headers(headers, now=arrived_at))
                 request_id = said.request_id
                 accepts = headers.get("accept-encoding", "")
                 self.handlers.foresee(said, 0, arrived_at)  # before the body is read

@@ -7,7 +7,8 @@ a header does not say (the frame's length, the zeros between tensors) is checked
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +19,31 @@ MOST: Final = 512  # layouts kept; then all are forgotten, and the common ones a
 LONGEST: Final = 2048  # bytes of a header worth keeping
 _PREAMBLE: Final = 8  # magic, version and the header's length, as tierline.wire.frames has them
 _ALIGNMENT: Final = 16
+_ZEROS: Final = bytes(_ALIGNMENT)
 
 Place = tuple[str, np.dtype[np.generic], tuple[int, ...], int]  # name, dtype, shape, offset
 
 
-class _Layout(NamedTuple):
+class _Layout:
     """One header's meaning."""
 
-    length: int
-    model: str
-    version: str | None
-    k: int | None
-    query: tuple[Place, ...]
-    candidates: tuple[Place, ...] | None
-    gaps: tuple[tuple[int, int], ...]
+    __slots__ = ("candidates", "gaps", "k", "length", "model", "query", "version")
+
+    def __init__(
+        self,
+        request: ScoreRequest,
+        length: int,
+        places: Sequence[Place],
+        gaps: Sequence[tuple[int, int]],
+    ) -> None:
+        first = len(request.query)
+        self.length = length
+        self.model = request.model
+        self.version = request.version
+        self.k = request.k
+        self.query = tuple(places[:first])
+        self.candidates = None if request.candidates is None else tuple(places[first:])
+        self.gaps = tuple(gaps)
 
 
 class Layouts:
@@ -75,18 +87,9 @@ class Layouts:
                 gaps.append((at, start))
             places.append((name, array.dtype, array.shape, start))
             at = start + array.nbytes
-        first = len(request.query)
         if len(self._known) >= MOST:
             self._known.clear()
-        self._known[header] = _Layout(
-            length,
-            request.model,
-            request.version,
-            request.k,
-            tuple(places[:first]),
-            None if request.candidates is None else tuple(places[first:]),
-            tuple(gaps),
-        )
+        self._known[header] = _Layout(request, length, places, gaps)
 
 
 def _views(frame: bytes, places: tuple[Place, ...]) -> dict[str, NDArray[np.generic]]:
@@ -94,4 +97,4 @@ def _views(frame: bytes, places: tuple[Place, ...]) -> dict[str, NDArray[np.gene
 
 
 def _has_zeros(frame: bytes, gaps: tuple[tuple[int, int], ...]) -> bool:
-    return not any(frame[start:stop].strip(b"\0") for start, stop in gaps)
+    return all(frame[start:stop] == _ZEROS[: stop - start] for start, stop in gaps)

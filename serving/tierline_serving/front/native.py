@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from tierline.deadline import DEADLINE_HEADER, Deadline
+from tierline.deadline import DEADLINE_HEADER
 from tierline.wire import ErrorReply
 from tierline.wire.errors import http_status
 from tierline.wire.frames import encode_error
@@ -24,13 +24,13 @@ from tierline.wire.headers import (
     CRITICALITY_HEADER,
     REQUEST_ID_HEADER,
     TRACEPARENT_HEADER,
-    CallHeaders,
 )
 from tierline_serving.answers import OVERLOADED, Answer
 from tierline_serving.front.bodies import HELD_FROM
 from tierline_serving.front.exchange import MAX_HEADERS, RawHeaders
 from tierline_serving.front.turns import Turns
 from tierline_serving.outbox import Outbox
+from tierline_serving.said import Said
 
 if TYPE_CHECKING:
     from tierline_serving.handlers import FrameCall
@@ -64,7 +64,7 @@ _OWN: Final = re.compile(
     rb"POST /v1/score HTTP/1\.1\r\nhost: [\x21-\x7e]+\r\n"
     rb"content-type: application/x-tierline\r\n"
     rb"x-tierline-deadline-ms: ([0-9]{1,9}(?:\.[0-9]{1,9})?)\r\n"
-    rb"x-tierline-attempt: ([1-9][0-9]{0,2})\r\n"
+    rb"x-tierline-attempt: [1-9][0-9]{0,2}\r\n"
     rb"x-request-id: ([\x21-\x7e]{1,128})\r\n"
     rb"content-length: ([0-9]{1,9})\r\n\r\n"
 )
@@ -85,16 +85,14 @@ class NativeCalls(Protocol):
     @property
     def asks_to_leave(self) -> bool: ...
 
-    def meet(
-        self, headers: Mapping[str, str], size: int, arrived_at: float
-    ) -> CallHeaders | Answer: ...
+    def meet(self, headers: Mapping[str, str], size: int, arrived_at: float) -> Said | Answer: ...
 
-    def welcome(self, said: CallHeaders, size: int, arrived_at: float) -> CallHeaders | Answer: ...
+    def welcome(self, said: Said, size: int, arrived_at: float) -> Said | Answer: ...
 
     def begin_frame(
         self,
         frame: bytes,
-        said: CallHeaders,
+        said: Said,
         arrived_at: float,
         done: Callable[[Answer], None],
         caller: str = "",
@@ -139,7 +137,7 @@ class NativeCycle:
         self,
         connection: Connection,
         calls: NativeCalls,
-        met: CallHeaders | Answer,
+        met: Said | Answer,
         arrived_at: float,
         *,
         keep_alive: bool,
@@ -159,7 +157,7 @@ class NativeCycle:
     def add(self, body: bytes) -> None:
         """A piece of the body came; nobody reads that of a call which is answered already."""
         self._has_part = True
-        if type(self._met) is CallHeaders:
+        if type(self._met) is Said:
             self._parts.append(body)
 
     def begin(self) -> None:
@@ -169,7 +167,7 @@ class NativeCycle:
         if type(met) is Answer:
             self._answer(met)
             return
-        assert type(met) is CallHeaders
+        assert type(met) is Said
         parts = self._parts
         frame = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts = []
@@ -250,19 +248,20 @@ def read_head(data: bytes) -> Head | None:
     return Head(headers, length, end)
 
 
-class OwnHead(NamedTuple):
+class OwnHead:
     """A head as our own client writes it, in that order: what it says, and where the body is."""
 
-    remaining_ms: str
-    attempt: str
-    request_id: str
-    length: int
-    end: int
+    __slots__ = ("_remaining_ms", "_request_id", "end", "length")
 
-    def said(self, arrived_at: float) -> CallHeaders:
+    def __init__(self, remaining_ms: float, request_id: str, length: int, end: int) -> None:
+        self._remaining_ms = remaining_ms
+        self._request_id = request_id
+        self.length = length
+        self.end = end
+
+    def said(self, arrived_at: float) -> Said:
         """What ``read_headers`` makes of it."""
-        deadline = Deadline.from_header(self.remaining_ms, now=arrived_at)
-        return CallHeaders(deadline, int(self.attempt), self.request_id)
+        return Said(arrived_at + self._remaining_ms / 1000.0, self._request_id)
 
 
 def read_own(data: bytes) -> OwnHead | None:
@@ -271,11 +270,11 @@ def read_own(data: bytes) -> OwnHead | None:
     found = _OWN.match(data)
     if found is None:
         return None
-    remaining, attempt, request_id, digits = found.groups()
+    remaining, request_id, digits = found.groups()
     end, length = found.end(), int(digits)
     if length != len(data) - end or length > HELD_FROM or end > _LONGEST_HEAD:
         return None
-    return OwnHead(remaining.decode(), attempt.decode(), request_id.decode(), length, end)
+    return OwnHead(float(remaining), request_id.decode(), length, end)
 
 
 def call_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
@@ -304,23 +303,31 @@ def takes(method: bytes, url: bytes, headers: RawHeaders) -> bool:
 
 def response_bytes(answer: Answer, *, keep_alive: bool) -> bytes:
     """The whole HTTP answer."""
-    reply, request_id = answer.reply, answer.request_id
+    request_id, bundle = answer.request_id, answer.bundle
     named = b"" if request_id is None else b"%b: %b\r\n" % (_ID_HEADER, request_id.encode())
     leave = b"" if keep_alive else _LEAVE
-    if reply is None:
-        code, frame, again, _, _, wait, reason = answer
-        before, after = _refusal(code, reason, again, b"".join(frame))
-        if code == OVERLOADED and reason is not None:
+    frame = b"".join(answer.frame)
+    if bundle is None:
+        reason, wait = answer.reason, answer.expected_wait
+        before, after = _refusal(answer.code, reason, answer.retry_after, frame)
+        if answer.code == OVERLOADED and reason is not None:
             named = b"x-tierline-queue-ms: %.3f\r\n%b" % (wait * 1e3, named)
         return b"".join((before, named, leave, after))
-    hints = b"x-tierline-queue-ms: %.3f\r\nx-tierline-compute-ms: %.3f\r\n%b: %b\r\n" % (
-        answer.expected_wait * 1e3,
-        reply.timings["compute"] * 1e3,
+    head = _scored(answer.expected_wait, answer.compute, bundle, len(frame))
+    return b"".join((head, named, leave, b"\r\n", frame))
+
+
+@lru_cache(64)
+def _scored(wait: float, compute: float, bundle: str, size: int) -> bytes:
+    """The lines that all answers of a batch share, where their frames are equally long."""
+    return b"%bx-tierline-queue-ms: %.3f\r\nx-tierline-compute-ms: %.3f\r\n%b: %b\r\n%b" % (
+        _head(200),
+        wait * 1e3,
+        compute * 1e3,
         BUNDLE_HEADER,
-        reply.bundle.encode(),
+        bundle.encode(),
+        b"content-length: %d\r\n" % size,
     )
-    size = b"content-length: %d\r\n\r\n" % sum(map(len, answer.frame))
-    return b"".join((_head(200), hints, named, leave, size, *answer.frame))
 
 
 @lru_cache(4096)

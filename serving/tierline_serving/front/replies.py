@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from tierline.wire import ScoreReply, encode_reply
 
 MOST: Final = 512  # headers kept; then all are forgotten
-_TIMES: Final = ("queue", "compute")
 _NUMBER: Final = Struct(">d")  # as msgpack writes a float
 _MARKS: Final[tuple[float, ...]] = (0.3141592653589793, 27182818.284590452, 57721566.490153286)
 _FLOAT32: Final = np.dtype("<f4")
@@ -25,11 +24,14 @@ Buffer = bytes | bytearray | memoryview
 Key = tuple[str, str, int, bool, float | None]
 
 
-class _Header(NamedTuple):
+class _Header:
     """The bytes before the scores, and where the uncertainty and the two times stand in them."""
 
-    before: bytes
-    places: tuple[int, ...]
+    __slots__ = ("before", "places")
+
+    def __init__(self, before: bytes, places: Sequence[int]) -> None:
+        self.before = before
+        self.places = places
 
 
 class Replies:
@@ -38,15 +40,13 @@ class Replies:
     def __init__(self) -> None:
         self._known: dict[Key, _Header] = {}
 
-    def encode(self, reply: ScoreReply) -> Sequence[Buffer]:
-        """The frame of a reply, as parts; the scores are not copied. Raises FrameError."""
+    def encode(self, reply: ScoreReply, queue: float, compute: float) -> Sequence[Buffer]:
+        """The frame of a reply that took these seconds, as parts; the scores are not copied.
+        Raises FrameError."""
         model, bundle, scores, items, doubt, threshold, timings = reply
-        queue, compute = timings.get("queue"), timings.get("compute")
         if (
             items is not None
-            or tuple(timings) != _TIMES
-            or type(queue) is not float
-            or type(compute) is not float
+            or timings
             or not 0.0 <= queue < _NO_END
             or not 0.0 <= compute < _NO_END
             or (doubt is not None and (type(doubt) is not float or not 0.0 <= doubt <= 1.0))
@@ -54,16 +54,19 @@ class Replies:
             or not scores.size
             or not scores.flags.c_contiguous
         ):
-            return encode_reply(reply)
+            times = {**timings, "queue": queue, "compute": compute}
+            return encode_reply(reply._replace(timings=times))
         key = (model, bundle, len(scores), doubt is None, threshold)
         known = self._known.get(key)
         if known is None:
             known = self._remember(key, reply)
         before = bytearray(known.before)
-        numbers = (queue, compute) if doubt is None else (doubt, queue, compute)
-        for place, number in zip(known.places, numbers, strict=True):
-            _NUMBER.pack_into(before, place, number)
-        return (before, scores.data.cast("B"))
+        places = known.places
+        if doubt is not None:
+            _NUMBER.pack_into(before, places[0], doubt)
+        _NUMBER.pack_into(before, places[-2], queue)
+        _NUMBER.pack_into(before, places[-1], compute)
+        return (before, scores.data)
 
     def _remember(self, key: Key, reply: ScoreReply) -> _Header:
         doubt, queue, compute = _MARKS
@@ -77,5 +80,5 @@ class Replies:
         assert all(places), "encode_reply writes each number once"
         if len(self._known) >= MOST:
             self._known.clear()
-        known = self._known[key] = _Header(before, tuple(places))
+        known = self._known[key] = _Header(before, places)
         return known

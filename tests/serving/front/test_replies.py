@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from hypothesis import given
@@ -19,7 +20,7 @@ DOUBTS = st.one_of(st.none(), st.floats(0.0, 1.0), st.sampled_from([1.5, float("
 @st.composite
 def replies(draw: st.DrawFn) -> ScoreReply:
     scores = np.arange(draw(st.integers(0, 5)), dtype=draw(st.sampled_from(["f4", "f4", "f8"])))
-    names = draw(st.sampled_from([("queue", "compute"), ("compute", "queue"), ("queue",)]))
+    names = draw(st.sampled_from([(), (), ("queue",), ("graph", "compute")]))
     return ScoreReply(
         draw(st.sampled_from(["ranker", "m", ""])),
         draw(st.sampled_from(["1@000000000000", "2@000000000000"])),
@@ -31,25 +32,28 @@ def replies(draw: st.DrawFn) -> ScoreReply:
     )
 
 
-def encoded(encode: Callable[[ScoreReply], Sequence[Buffer]], reply: ScoreReply) -> bytes | str:
+def encoded(encode: Callable[[], Sequence[Buffer]]) -> bytes | str:
     """The frame, or why there is none."""
     try:
-        return b"".join(encode(reply))
+        return b"".join(encode())
     except FrameError as error:
         return str(error)
 
 
-@given(st.lists(replies(), max_size=12))
-def test_a_reply_is_the_same_bytes_remembered_or_not(asked: list[ScoreReply]) -> None:
+@given(st.lists(st.tuples(replies(), TIMES, TIMES), max_size=12))
+def test_a_reply_is_the_same_bytes_remembered_or_not(
+    asked: list[tuple[ScoreReply, float, float]],
+) -> None:
     remembering = Replies()
-    for reply in asked:
-        assert encoded(remembering.encode, reply) == encoded(encode_reply, reply)
+    for reply, queue, compute in asked:
+        timed = reply._replace(timings={**reply.timings, "queue": queue, "compute": compute})
+        remembered = encoded(partial(remembering.encode, reply, queue, compute))
+        assert remembered == encoded(partial(encode_reply, timed))
 
 
 def test_what_is_remembered_is_bounded() -> None:
     remembering = Replies()
-    times = {"queue": 0.1, "compute": 0.2}
     for rows in range(1, MOST + 50):
         scores = np.zeros(rows, np.float32)
-        remembering.encode(ScoreReply("m", "1@000000000000", scores, timings=times))
+        remembering.encode(ScoreReply("m", "1@000000000000", scores), 0.1, 0.2)
         assert len(remembering._known) <= MOST
