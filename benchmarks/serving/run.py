@@ -16,13 +16,13 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import load
 from peers import PEERS
-from servers import FASTAPI, OURS, RAW, Server, running
+from servers import FASTAPI, OURS, RAW, Server, compile_ours, running
 from workloads import NAMES, SEED, Workload, build
 
 CALLERS = 16
@@ -39,6 +39,11 @@ def main() -> int:
     options = _parser().parse_args()
     chosen = options.only.split(",")
     names = options.workloads.split(",")
+    if options.interpreted:
+        say("ours is measured interpreted")
+    else:
+        compile_ours()
+        say("ours is measured compiled")
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
     for kind in _named(options.peers):
@@ -81,8 +86,8 @@ def measure_table(
 
     with ExitStack() as stack:
         bare = stack.enter_context(running("bare", workload, core))
-        kinds = [OURS, RAW, FASTAPI]
-        servers = [stack.enter_context(running(kind, workload, core)) for kind in kinds]
+        servers = [stack.enter_context(ours_running(workload, core, options))]
+        servers += [stack.enter_context(running(kind, workload, core)) for kind in (RAW, FASTAPI)]
         ask_bare(bare, 1, 0.5)
         for server in servers:
             load.closed(server.port, server.message(), CALLERS, 1.0)
@@ -119,7 +124,7 @@ def measure_added(
 ) -> None:
     """Latency with one caller, ours and the minimal server in turns."""
     found: dict[str, list[float]] = {OURS: [], RAW: []}
-    with running(OURS, workload, core) as ours, running(RAW, workload, core) as raw:
+    with ours_running(workload, core, options) as ours, running(RAW, workload, core) as raw:
         for server in (ours, raw):
             load.closed(server.port, server.message(), 1, 1.0)
         for _ in range(2 * options.rounds):
@@ -139,7 +144,7 @@ def measure_open(
     of the minimal server at 70 % of its own saturation beside it."""
     name = workload.name
     floor = _floor(workload, core, options.seconds)
-    with running(OURS, workload, core) as server:
+    with ours_running(workload, core, options) as server:
         message = server.message(deadline_ms=OPEN_DEADLINE_MS)
         load.closed(server.port, message, CALLERS, 1.0)
         capacity = load.closed(server.port, message, CALLERS, options.seconds).rate
@@ -187,7 +192,7 @@ def measure_candidates(
 ) -> None:
     """µs a call by its number of candidates, and µs a candidate between the ends."""
     costs: dict[int, float] = {}
-    with running(OURS, workload, core) as server:
+    with ours_running(workload, core, options) as server:
         for size in SIZES:
             message = server.message(candidates=size)
             load.closed(server.port, message, 1, 0.7)
@@ -205,7 +210,7 @@ def measure_soak(
     workload: Workload, core: int, options: argparse.Namespace, figures: Figures
 ) -> None:
     """Resident memory after a tenth of the requests and after all of them."""
-    with running(OURS, workload, core) as server:
+    with ours_running(workload, core, options) as server:
         message = server.message()
         wanted, served, early = options.requests, 0, 0
         while served < wanted:
@@ -216,6 +221,13 @@ def measure_soak(
     figures[f"{workload.name}_soak"] = {"requests": served, "early_mib": early / 2**20}
     figures[f"{workload.name}_grown_mib"] = grown
     say(f"  {served:,} requests, {early / 2**20:.0f} MiB after a tenth, {grown:+.1f} MiB since")
+
+
+def ours_running(
+    workload: Workload, core: int, options: argparse.Namespace
+) -> AbstractContextManager[Server]:
+    """Our node, in the form that was asked for."""
+    return running(OURS, workload, core, compiled=not options.interpreted)
 
 
 def ask_bare(bare: Server, batch: int, seconds: float) -> float:
@@ -249,6 +261,7 @@ def _settings(options: argparse.Namespace, cores: Sequence[int]) -> Figures:
         "cores": {"server": cores[0], "load generator": cores[-1]},
         "python": platform.python_version(),
         "versions": versions,
+        "ours": "interpreted" if options.interpreted else "compiled",
         "callers": CALLERS,
         "seconds": options.seconds,
         "rounds": options.rounds,
@@ -274,6 +287,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=2.0, help="a run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=100_000, help="of the soak")
+    parser.add_argument(
+        "--interpreted", action="store_true", help="run ours from plain sources; default: compiled"
+    )
     parser.add_argument("--models", type=Path, help="keep the models here; default: made anew")
     parser.add_argument("--json", metavar="-|PATH", default="", help="write the figures as JSON")
     return parser

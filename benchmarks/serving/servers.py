@@ -20,6 +20,8 @@ from peers import PEERS
 from workloads import Workload
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+COMPILED = ROOT / "build" / "compiled"
 DEADLINE_MS = 2000.0  # what every call of ours carries unless said otherwise
 TERMINATE_WITHIN = 20.0  # seconds before a process that will not end is killed
 OURS, RAW, FASTAPI = "tierline", "raw uvloop", "fastapi"
@@ -61,6 +63,23 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def compile_ours() -> None:
+    """Have ``COMPILED`` hold this checkout compiled; ends the run when that cannot be done."""
+    build = [sys.executable, "-m", "tierline_serving.compiling"]
+    done = subprocess.run(
+        [*build, "--root", str(ROOT), "--out", str(COMPILED)], stdout=sys.stderr, check=False
+    )
+    if done.returncode != 0:
+        raise SystemExit("ours is not compiled; --interpreted measures the plain sources.")
+
+
+def environment(kind: str, *, compiled: bool) -> dict[str, str]:
+    """What a server's process finds in its environment; ``compiled`` is about ours alone."""
+    if kind != OURS:
+        return dict(os.environ)
+    return os.environ | {"PYTHONPATH": str(COMPILED) if compiled else ""}
+
+
 def command(kind: str, workload: Workload) -> list[str]:
     """What starts a server; it prints a line with its port when it is ready."""
     if kind == OURS:
@@ -73,16 +92,20 @@ def command(kind: str, workload: Workload) -> list[str]:
 
 
 @contextmanager
-def running(kind: str, workload: Workload, core: int) -> Iterator[Server]:
-    """A server on one core until the block ends."""
+def running(
+    kind: str, workload: Workload, core: int, *, compiled: bool = False
+) -> Iterator[Server]:
+    """A server on one core until the block ends; ``compiled`` needs ``compile_ours`` before."""
     pinned = ["taskset", "-c", str(core), *command(kind, workload)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     # A session of its own: products start processes that would outlive them.
     with subprocess.Popen(  # type: ignore[call-overload]
-        pinned, text=True, start_new_session=True, **pipes
+        pinned, text=True, start_new_session=True, env=environment(kind, compiled=compiled), **pipes
     ) as process:
         try:
             port = _port(process.stdout)
+            if kind == OURS:
+                _require_form(process.pid, compiled=compiled)
             if kind in PEERS:
                 _until_listening(port)
             yield Server(kind, workload, port, process)
@@ -94,6 +117,12 @@ def running(kind: str, workload: Workload, core: int) -> Iterator[Server]:
                 process.kill()
             with contextlib.suppress(ProcessLookupError):  # nobody is left, as it should be
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _require_form(pid: int, *, compiled: bool) -> None:
+    """A figure must not be of the other form: what the process has loaded tells."""
+    if ("tierline__mypyc" in Path(f"/proc/{pid}/maps").read_text()) is not compiled:
+        raise SystemExit(f"ours runs {'interpreted' if compiled else 'compiled'}, unlike asked")
 
 
 def _until_listening(port: int) -> None:

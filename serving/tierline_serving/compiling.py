@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -119,13 +119,14 @@ class Plan:
                 if path.is_file() and not _is_left_behind(within):
                     yield path, within.as_posix()
 
-    def key(self) -> str:
-        """A hash of all that decides what comes out: sources, tables, tools, this module."""
+    def key(self, sources: Mapping[str, str]) -> str:
+        """A hash of all that decides what comes out of sources with these hashes: they, the
+        tables, the tools, this module."""
         told: dict[str, object] = {
-            "sources": {at: _hash(path) for path, at in self.sources()},
+            "sources": sources,
             "packages": self.packages,
             "modules": self.modules,
-            "python": sys.version,
+            "python": (sys.version, sysconfig.get_platform()),
             "tools": {tool: version(tool) for tool in _TOOLS},
             "by": _hash(Path(__file__)),
         }
@@ -163,22 +164,23 @@ def require_toolchain() -> None:
         )
 
 
-def is_fresh(out: Path, key: str) -> bool:
-    """Whether a folder holds exactly what a build under this key wrote, and nothing else."""
+def is_fresh(out: Path, plan: Plan) -> bool:
+    """Whether a folder holds exactly what a build would write now, and nothing else."""
     try:
         stamp = json.loads((out / STAMP).read_text("utf-8"))
     except (OSError, ValueError):
         return False
+    key = plan.key({at: _hash(path) for path, at in plan.sources()})
     return isinstance(stamp, dict) and stamp == {"key": key, "files": _held(out)}
 
 
-def compile_into(out: Path, plan: Plan, key: str, say: Say) -> None:
+def compile_into(out: Path, plan: Plan, say: Say) -> None:
     """Build in a fresh folder beside ``out`` and move it there; ``say`` is told each step.
 
     Raises CompilingError with the compiler's words; ``out`` is then as it was.
     """
-    if out.exists() and any(out.iterdir()) and not (out / STAMP).is_file():
-        raise UnusableInput(f"{out} holds something else; name another folder, or empty it.")
+    if out.exists() and not (out / STAMP).is_file():
+        raise UnusableInput(f"{out} is not of this command's making; name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside it, because a folder moves in one step only within its file system.
     with TemporaryDirectory(prefix=".compiling-", dir=out.parent) as scratch:
@@ -186,6 +188,7 @@ def compile_into(out: Path, plan: Plan, key: str, say: Say) -> None:
         for path, at in plan.sources():
             (tree / at).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, tree / at)
+        key = plan.key(_held(tree))  # of what is compiled: the checkout may change meanwhile
         say(f"checking and translating {len(plan.modules)} modules to C …")
         _run_mypyc(Path(scratch), tree, plan.modules, say)
         stamp = {"key": key, "files": _held(tree)}
@@ -199,7 +202,8 @@ def _run_mypyc(scratch: Path, tree: Path, modules: Sequence[str], say: Say) -> N
     """Machine code beside the sources in ``tree``; C and object files stay outside of it."""
     (scratch / "setup.py").write_text(_SETUP, "utf-8")
     # The debugger's tables would else name a folder that is gone, another one in each build.
-    flags = f"{os.environ.get('CFLAGS', '')} -ffile-prefix-map={scratch}=."
+    mapped = f"-ffile-prefix-map={scratch}=."
+    flags = f"{os.environ.get('CFLAGS', '')} {shlex.quote(mapped)}"
     paths = map(source_of, modules)
     said: list[str] = []
     with subprocess.Popen(
@@ -209,9 +213,10 @@ def _run_mypyc(scratch: Path, tree: Path, modules: Sequence[str], say: Say) -> N
     ) as process:  # fmt: skip
         assert process.stdout is not None  # a pipe was asked for
         for line in process.stdout:
-            said.append(line)
             if line.endswith(" …\n"):
                 say(line.rstrip())
+            else:
+                said.append(line)
     if process.returncode != 0:
         raise CompilingError("".join(said).strip() + "\nnothing was compiled; see the lines above.")
     for module in modules:
@@ -247,11 +252,10 @@ def build(root: Path, out: Path, say: Say) -> str:
     started = time.monotonic()
     plan = Plan.of(root)
     require_toolchain()
-    key = plan.key()
     count = f"{len(plan.modules)} modules"
-    if is_fresh(out, key):
+    if is_fresh(out, plan):
         return f"{count} are compiled and up to date: {out}"
-    compile_into(out.absolute(), plan, key, say)
+    compile_into(out.absolute(), plan, say)
     return f"{count} compiled in {time.monotonic() - started:.0f} s: {out}"
 
 
