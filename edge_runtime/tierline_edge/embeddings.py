@@ -101,7 +101,11 @@ class ItemTable:
 
     def look_up(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [*ids.shape, d]; the row of id 0 is all zeros by construction."""
-        return embedding_lookup(self.rows, ids, backend=self.backend)
+        rows = self.rows
+        if not isinstance(rows, RowwiseInt8) and rows.dtype == np.float32:
+            found: NDArray[np.float32] = rows.take(ids, axis=0)  # the ids were checked at the door
+            return found
+        return embedding_lookup(rows, ids, backend=self.backend)
 
     def best(self, hidden: NDArray[np.float32], k: int, exclude: Lists) -> TopK:
         """The k items with the largest inner product with each state [B, d], none excluded."""

@@ -21,6 +21,7 @@ from tierline_edge.session import Session
 from tierline_kernels.operations import TopK
 from tierline_serving.boosted import left_out, with_boosted
 from tierline_serving.bundle import Bundle
+from tierline_serving.finite import all_finite
 from tierline_serving.neighbours import Boosts
 from tierline_serving.requests import HISTORY, SequenceRequests
 from tierline_serving.sequence_spec import SequenceSpec
@@ -78,13 +79,16 @@ class SequenceScorer:
             for request in requests
             if request.candidates is not None
         ]
-        rows = self._table.look_up(np.concatenate((self._for_host(ids), *wanted)))
-        start = len(self._for_host(ids))
+        on_host = self._for_host(ids)
+        start = len(on_host)
+        rows = self._table.look_up(np.concatenate((on_host, *wanted)))
         boosts = None
         if self._neighbours is not None:
             boosts = self._neighbours.boosts([request.query[HISTORY] for request in requests])
         hidden, doubts, catalogue = self._meet(requests, ids, rows[:start], boosts)
-        replies = []
+        info, threshold = self.info, self._threshold
+        products = _products(requests, rows[start:], hidden)
+        replies, start = [], 0
         for row, request in enumerate(requests):
             items = None
             if request.candidates is None:
@@ -92,19 +96,12 @@ class SequenceScorer:
             else:
                 candidates = request.candidates[CANDIDATE_IDS]
                 stop = start + len(candidates)
-                scores = _products(rows[start:stop], hidden[row])
+                scores = products[start:stop]
                 if boosts is not None:
                     scores += boosts.at(row, candidates)
                 start = stop
             replies.append(
-                ScoreReply(
-                    model=self.info.name,
-                    bundle=self.info.bundle,
-                    scores=scores,
-                    items=items,
-                    uncertainty=doubts[row],
-                    threshold=self._threshold,
-                )
+                ScoreReply(info.name, info.bundle, scores, items, doubts[row], threshold)
             )
         return replies
 
@@ -133,7 +130,8 @@ class SequenceScorer:
         if len(outputs) == 1:
             return outputs[0], [None] * count
         _check_output(self._outputs[1], outputs[1], (count,))
-        return outputs[0], outputs[1].tolist()
+        doubts: list[float | None] = outputs[1].tolist()
+        return outputs[0], doubts
 
     def _answers_differ_alone(self, spec: SequenceSpec) -> bool:
         """Whether one row is encoded otherwise alone than in company. ONNX Runtime sums a middle
@@ -206,11 +204,23 @@ class SequenceScorer:
         """Nothing to give back: the session goes with this object."""
 
 
-def _products(rows: NDArray[np.float32], hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inner product of each row [n, d] with one state [d]. Not a matrix product: BLAS sums a
-    row in an order that depends on how many rows stand beside it."""
-    products: NDArray[np.float32] = np.einsum("nd,d->n", rows, hidden)
-    if not np.isfinite(products).all():
+def _products(
+    requests: Sequence[ScoreRequest], rows: NDArray[np.float32], hidden: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The inner product of each candidate's row [n, d] with the state of who asks; one request's
+    candidates after another's. Not a matrix product: BLAS sums a row in an order that depends on
+    how many rows stand beside it."""
+    counts = [
+        0 if request.candidates is None else len(request.candidates[CANDIDATE_IDS])
+        for request in requests
+    ]
+    products: NDArray[np.float32]
+    if len(counts) == 1:
+        products = np.einsum("nd,d->n", rows, hidden[0])
+    else:
+        states = hidden[: len(counts)].repeat(counts, axis=0)
+        products = np.einsum("nd,nd->n", rows, states)
+    if not all_finite(products):
         raise ModelFailed("a score is not finite: state and item rows are too large")
     return products
 
@@ -233,5 +243,5 @@ def _check_output(name: str, array: NDArray[np.float32], shape: tuple[int, ...])
             f"the encoder's {name} must be float32 {list(shape)}, got {array.dtype} "
             f"{list(array.shape)}"
         )
-    if not np.isfinite(array).all():
+    if not all_finite(array):
         raise ModelFailed(f"the encoder's {name} holds numbers that are not finite")

@@ -12,6 +12,7 @@ from tierline.wire import ScoreReply, ScoreRequest
 from tierline_edge.info import describe
 from tierline_edge.session import Session
 from tierline_serving.bundle import Bundle
+from tierline_serving.finite import all_finite
 from tierline_serving.requests import TensorRequests
 
 
@@ -56,18 +57,15 @@ class TensorScorer:
             raise ModelFailed(f"expected scores of shape ({sum(counts)},), got {scores.shape}")
         if len(outputs) > 1 and outputs[1].shape != scores.shape:
             raise ModelFailed(f"expected an uncertainty per row, got shape {outputs[1].shape}")
-        if not all(np.isfinite(output).all() for output in outputs):
+        if not all(all_finite(output) for output in outputs):
             raise ModelFailed("the model answered numbers that are not finite")
+        info, threshold = self.info, self._threshold
         replies, start = [], 0
         for count in counts:
             doubt = float(outputs[1][start : start + count].mean()) if len(outputs) > 1 else None
             replies.append(
                 ScoreReply(
-                    model=self.info.name,
-                    bundle=self.info.bundle,
-                    scores=scores[start : start + count],
-                    uncertainty=doubt,
-                    threshold=self._threshold,
+                    info.name, info.bundle, scores[start : start + count], None, doubt, threshold
                 )
             )
             start += count

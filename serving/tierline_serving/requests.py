@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierline import BadRequest, BundleRefused
 from tierline.wire import CANDIDATE_IDS, ScoreRequest
+from tierline_serving.finite import all_finite
 from tierline_serving.manifest import Manifest, TensorSpec
 from tierline_serving.sequence_spec import SequenceSpec
 
 HISTORY = "history"
 MAX_K = 10_000  # beyond it a recommendation is an export, not an answer
+_HISTORIES: Final = frozenset((HISTORY,))
+_CANDIDATES: Final = frozenset((CANDIDATE_IDS,))
 
 Ids = NDArray[np.int64]
 
@@ -29,13 +32,13 @@ class SequenceRequests:
 
     def validate(self, request: ScoreRequest) -> None:
         """Raise BadRequest with a sentence when the request does not fit."""
-        if set(request.query) != {HISTORY}:
+        if request.query.keys() != _HISTORIES:
             raise BadRequest(f"the query must be {{'history': ids}}, got {sorted(request.query)}")
         self._check_ids(request.query[HISTORY], "history")
         if request.candidates is None:
             _check_k(request.k)
             return
-        if set(request.candidates) != {CANDIDATE_IDS}:
+        if request.candidates.keys() != _CANDIDATES:
             names = sorted(request.candidates)
             raise BadRequest(f"candidates of a sequence model are item ids, got {names}")
         ids = request.candidates[CANDIDATE_IDS]
@@ -57,7 +60,8 @@ class SequenceRequests:
             raise BadRequest(f"{what} must be a list of item ids, got {ids.dtype} {ids.shape}")
         if ids.size == 0:
             return
-        low, high = int(ids.min()), int(ids.max())
+        # Not ids.min(): numpy takes that through a Python function of its own.
+        low, high = int(np.minimum.reduce(ids)), int(np.maximum.reduce(ids))
         if low < 1 or high > self._items:
             wrong = low if low < 1 else high
             raise BadRequest(f"{what} holds item {wrong}; ids go from 1 to {self._items}")
@@ -160,18 +164,8 @@ class _Form:
         )
         if not fits:
             raise BadRequest(f"{part}[{name!r}] must have shape {wanted}, got {array.shape}")
-        if array.dtype.kind == "f" and not _all_finite(array):
+        if array.dtype.kind == "f" and not all_finite(array):
             raise BadRequest(f"{part}[{name!r}] holds numbers that are not finite")
-
-
-def _all_finite(array: NDArray[np.generic]) -> bool:
-    # NaN and infinity go through a sum of squares; only a sum that overflows must be looked into.
-    # One pass of BLAS costs a third of np.isfinite, which writes an array of its own.
-    if array.dtype.itemsize >= 4:
-        flat = array.ravel()
-        if math.isfinite(flat.dot(flat)):
-            return True
-    return bool(np.isfinite(array).all())
 
 
 def _check_k(k: int | None) -> None:
