@@ -3,11 +3,12 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly style types imports kernels check drills promises clean
+.PHONY: help setup demo test nightly style types imports kernels compiled check drills promises clean
 
 PY := .venv/bin/python
 # COVERAGE=1 also reports the branches the tests reach.
 PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=term)
+GATE := -m "not nightly" -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +20,7 @@ demo: setup  ## Train, serve two tiers, break them, print one table (DATA=Beauty
 	@$(PY) examples/shop_demo/run.py $(if $(DATA),--data "$(DATA)")
 
 test: setup  ## Run the tests (COVERAGE=1 reports the branches they reach).
-	@$(PY) $(PYTEST) -m "not nightly" -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
+	@$(PY) $(PYTEST) $(GATE)
 
 nightly: setup  ## Run every test, with those too slow for each change, on new examples.
 	@HYPOTHESIS_PROFILE=search $(PY) $(PYTEST)
@@ -39,7 +40,11 @@ imports: setup  ## Check who may import whom (import-linter).
 kernels: setup  ## Compile every CUDA kernel for 7.5 to 12.0 and check the code; no GPU (2 minutes).
 	@$(PY) -m tierline_kernels.cuda.build --quiet
 
-check: style types imports kernels test  ## The whole gate: what .ci/run runs.
+compiled: setup  ## Compile what a request passes into build/compiled and test serving on it (2 minutes).
+	@$(PY) -m tierline_serving.compiling
+	@TIERLINE_TESTS_COMPILED=1 PYTHONPATH=$(CURDIR)/build/compiled $(PY) $(PYTEST) $(GATE) tests/serving tests/edge tests/contract
+
+check: style types imports kernels test compiled  ## The whole gate: what .ci/run runs.
 
 drills: setup  ## Break real processes and measure the recovery (ONLY=server-crash chooses).
 	@$(PY) -m tierline.cli drill run $(or $(ONLY),core) --negative also --out drill-results

@@ -111,12 +111,15 @@ def test_a_planned_recommendation_answers_as_the_steps_do_one_by_one() -> None:
         plan.fill(ids, (np.zeros(6, np.int64), np.array([0, 3, 6])))
 
 
-class AddressedSession(Session):
+class AddressedSession:
     """ONNX Runtime on the CPU under the name of CUDA; under IOBinding it computes by address."""
 
+    provider = PROVIDERS["cuda"]
+
     def __init__(self, model: bytes) -> None:
-        super().__init__(model, threads=1)
-        self.provider = PROVIDERS["cuda"]
+        session = Session(model, threads=1)
+        self.inputs, self.outputs, self.threads = session.inputs, session.outputs, 1
+        self.run = session.run
         self.shapes: list[tuple[int, ...]] = []
 
     def share_stream(self, handle: int) -> None:
@@ -149,7 +152,7 @@ def test_a_scorer_on_a_device_recommends_what_one_on_the_host_does(
     bundle = tiny_bundles.write_sequence(tmp_path, int8=int8, neighbours=part is None, carried=part)
     encoder = tiny_bundles.encoder()
     monkeypatch.setattr(sequence, "PROBES", 2)  # a simulated thread is one of Python's
-    session = AddressedSession(encoder)
+    session: Any = AddressedSession(encoder)
     host = SequenceScorer(bundle, Session(encoder, threads=1))
     device = SequenceScorer(bundle, session)
     assert (host.info.kernels, device.info.kernels) == ("cpu", "cuda")

@@ -99,16 +99,17 @@ async def listening(**changes: float) -> AsyncIterator[Node]:
         assert runner.close(timeout=20)
 
 
-def a_post(*ids: int, version: str = "1.1", extra: str = "", model: str = "ranker") -> bytes:
-    frame = b"".join(encode_request(a_request(*ids, model=model)))
-    head = (
-        f"POST /v1/score HTTP/{version}\r\nhost: a\r\ncontent-length: {len(frame)}\r\n{extra}\r\n"
-    )
-    return head.encode() + frame
+def a_post(
+    *ids: int, version: str = "1.1", extra: str = "", model: str = "ranker", frame: bytes = b""
+) -> bytes:
+    """A request for these candidates, or ``frame`` in its stead."""
+    body = frame or b"".join(encode_request(a_request(*ids, model=model)))
+    head = f"POST /v1/score HTTP/{version}\r\nhost: a\r\ncontent-length: {len(body)}\r\n{extra}\r\n"
+    return head.encode() + body
 
 
-def chunked(*ids: int, extra: str = "", model: str = "ranker") -> bytes:
+def chunked(*ids: int, extra: str = "", model: str = "ranker", frame: bytes = b"") -> bytes:
     """The same request in a form that only ASGI takes."""
-    frame = b"".join(encode_request(a_request(*ids, model=model)))
+    body = frame or b"".join(encode_request(a_request(*ids, model=model)))
     head = f"POST /v1/score HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n{extra}\r\n"
-    return head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(frame), frame)
+    return head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)

@@ -20,8 +20,7 @@ from tierline.deadline import DEADLINE_HEADER
 from tierline.wire import ScoreReply, ScoreRequest
 from tierline.wire.frames import decode_reply, encode_request
 from tierline_serving.app import App
-from tierline_serving.batching import BatchLimits, Pending, Runner
-from tierline_serving.batching.pending import Done
+from tierline_serving.batching import BatchLimits, Runner
 from tierline_serving.handlers import Handlers
 from tierline_serving.lifecycle import Event, Lifecycle
 from tierline_serving.metrics import Metrics
@@ -525,21 +524,21 @@ def test_a_model_that_answers_nonsense_is_a_model_failure_not_the_callers_fault(
 def test_the_default_deadline_bounds_a_request_that_names_none() -> None:
     async def scenario() -> None:
         async with endpoint() as node:
-            asked: list[float] = []
+            long = {DEADLINE_HEADER: "99999999"}
+            node.scorer.gate.clear()
+            asked = [asyncio.create_task(node.score(a_request(1), **long))]
+            await until(node.scorer.entered.is_set)
+            queue = node.runner._batcher
 
-            enter = node.runner.enter
+            async def earliest_with(**headers: str) -> float:
+                asked.append(asyncio.create_task(node.score(a_request(2), **headers)))
+                await until(lambda: queue.queued_requests == len(asked) - 1)
+                return queue.earliest_deadline - time.monotonic()
 
-            def remember(
-                request: ScoreRequest, deadline_at: float, done: Done, **about: str
-            ) -> Pending:
-                asked.append(deadline_at - time.monotonic())
-                return enter(request, deadline_at, done, **about)
-
-            node.runner.enter = remember  # type: ignore[method-assign, assignment]
-            await node.score(a_request(1))
-            await node.score(a_request(1), **{DEADLINE_HEADER: "99999999"})
-            assert 5 < asked[0] <= 10
-            assert 50 < asked[1] <= 60
+            assert 50 < await earliest_with(**long) <= 60
+            assert 5 < await earliest_with() <= 10
+            node.scorer.gate.set()
+            assert [each.status for each in await asyncio.gather(*asked)] == [200] * 3
 
     asyncio.run(scenario())
 

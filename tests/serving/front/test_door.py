@@ -9,44 +9,33 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from fake_scorer import until
 from listening import Node, a_post, answered, chunked, hang_up, listening
 
-from tierline.wire import ScoreRequest, decode_error
+from tierline.wire import decode_error
 from tierline_serving.admission import WARM_AFTER
-from tierline_serving.batching import Pending
-from tierline_serving.batching.pending import Done
 
 DEADLINE = "x-tierline-deadline-ms: 100.000\r\nx-request-id: r-7\r\n"
 COST = 5.0  # seconds a batch: nobody with a deadline of 100 ms can be served
 
 
-class Opened:
-    """Counts the frames an endpoint has opened."""
-
-    def __init__(self, node: Node) -> None:
-        self.count = 0
-        self._decode = node.handlers._layouts.decode
-        node.handlers._layouts.decode = self.decode  # type: ignore[method-assign]
-
-    def decode(self, frame: bytes | bytearray | memoryview) -> ScoreRequest:
-        self.count += 1
-        return self._decode(frame)
+UNREADABLE = b"\x00" * 200  # whoever opens it answers 400
 
 
 @asynccontextmanager
-async def overloaded() -> AsyncIterator[tuple[Node, Opened]]:
+async def overloaded() -> AsyncIterator[Node]:
     async with listening() as node:
         for _ in range(WARM_AFTER):
             node.runner._door.admission.observe(2, COST, time.monotonic())
-        yield node, Opened(node)
+        yield node
 
 
 def test_a_refused_call_is_never_opened_and_its_connection_stays_usable() -> None:
     async def scenario() -> None:
-        async with overloaded() as (node, opened):
+        async with overloaded() as node:
             reader, writer = await node.connect()
-            for _ in range(3):
-                writer.write(a_post(1, 2, extra=DEADLINE))
+            for frame in (UNREADABLE, UNREADABLE, b""):
+                writer.write(a_post(1, 2, extra=DEADLINE, frame=frame))
                 status, headers, body = await answered(reader)
                 assert status == 429
                 assert headers["x-tierline-reason"] == "deadline_unreachable"
@@ -54,12 +43,12 @@ def test_a_refused_call_is_never_opened_and_its_connection_stays_usable() -> Non
                 again = decode_error(body).retry_after
                 assert again is not None
                 assert 1.0 < again < COST
-            assert opened.count == 0
             node.runner.forget_costs()
             writer.write(a_post(1, 2, extra=DEADLINE))
             assert (await answered(reader))[0] == 200
-            assert opened.count == 1
             assert len(node.natives) == 1, "a refused call takes no cycle"
+            writer.write(a_post(extra=DEADLINE, frame=UNREADABLE))
+            assert (await answered(reader))[0] == 400, "who is let in is opened"
             await hang_up(writer)
 
     asyncio.run(scenario())
@@ -68,14 +57,13 @@ def test_a_refused_call_is_never_opened_and_its_connection_stays_usable() -> Non
 @pytest.mark.parametrize("cut", [30, 150, 200])
 def test_a_refused_body_that_comes_in_pieces_is_dropped_as_it_comes(cut: int) -> None:
     async def scenario() -> None:
-        async with overloaded() as (node, opened):
+        async with overloaded() as node:
             reader, writer = await node.connect()
-            message = a_post(1, 2, extra=DEADLINE)
+            message = a_post(extra=DEADLINE, frame=UNREADABLE)
             writer.write(message[:cut])
             await asyncio.sleep(0)
-            writer.write(message[cut:] + a_post(1, 2, extra=DEADLINE))
+            writer.write(message[cut:] + message)
             assert [(await answered(reader))[0] for _ in range(2)] == [429, 429]
-            assert opened.count == 0
             await hang_up(writer)
 
     asyncio.run(scenario())
@@ -83,15 +71,14 @@ def test_a_refused_body_that_comes_in_pieces_is_dropped_as_it_comes(cut: int) ->
 
 def test_both_ways_refuse_with_the_same_words_and_a_refused_chunked_body_is_not_read() -> None:
     async def scenario() -> None:
-        async with overloaded() as (node, opened):
-            native = await node.ask(a_post(1, 2, extra=DEADLINE))
+        async with overloaded() as node:
+            native = await node.ask(a_post(extra=DEADLINE, frame=UNREADABLE))
             reader, writer = await node.connect()
-            writer.write(chunked(1, 2, extra=DEADLINE))
+            writer.write(chunked(extra=DEADLINE, frame=UNREADABLE))
             through_asgi = await answered(reader)
             assert native[0] == through_asgi[0] == 429
             assert set(native[1]) == set(through_asgi[1])
             assert decode_error(native[2]).message == decode_error(through_asgi[2]).message
-            assert opened.count == 0
             node.runner.forget_costs()
             writer.write(a_post(1, 2))
             assert (await answered(reader))[0] == 200
@@ -102,7 +89,7 @@ def test_both_ways_refuse_with_the_same_words_and_a_refused_chunked_body_is_not_
 
 def test_what_is_refused_by_its_head_is_counted() -> None:
     async def scenario() -> None:
-        async with overloaded() as (node, _):
+        async with overloaded() as node:
             await node.ask(a_post(1, 2, extra=DEADLINE))
             text = (await node.ask(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n"))[2].decode()
             assert 'tierline_requests_total{code="overloaded"} 1.0' in text
@@ -116,23 +103,19 @@ def test_what_is_refused_by_its_head_is_counted() -> None:
 def test_a_heads_criticality_and_its_caller_reach_the_queue(post: Callable[..., bytes]) -> None:
     async def scenario() -> None:
         async with listening() as node:
-            seen: list[dict[str, str]] = []
-            enter = node.runner.enter
-
-            def remember(
-                request: ScoreRequest, deadline_at: float, done: Done, **about: str
-            ) -> Pending:
-                seen.append(about)
-                return enter(request, deadline_at, done, **about)
-
-            node.runner.enter = remember  # type: ignore[method-assign]
-            await node.ask(post(1, 2, extra="x-tierline-criticality: sheddable\r\n"))
-            await node.ask(post(1, 2))
+            node.scorer.gate.clear()
+            asked = [asyncio.create_task(node.ask(a_post(1)))]
+            await until(node.scorer.entered.is_set)
+            queue = node.runner._batcher
+            for count, extra in enumerate(("x-tierline-criticality: sheddable\r\n", ""), 1):
+                asked.append(asyncio.create_task(node.ask(post(1, 2, extra=extra))))
+                await until(lambda count=count: queue.queued_requests == count)
             wrong = await node.ask(post(1, 2, extra="x-tierline-criticality: urgent\r\n"))
             assert wrong[0] == 400
-            assert seen == [
-                {"caller": "127.0.0.1", "criticality": "sheddable"},
-                {"caller": "127.0.0.1", "criticality": "default"},
-            ]
+            assert list(queue._queues) == ["127.0.0.1"]
+            queued = [each.criticality for each in queue._waiting.values()]
+            assert queued == ["sheddable", "default"]
+            node.scorer.gate.set()
+            assert [status for status, _, _ in await asyncio.gather(*asked)] == [200] * 3
 
     asyncio.run(scenario())
