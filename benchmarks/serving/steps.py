@@ -24,8 +24,9 @@ from tierline_serving.admission import Admission, Backlog
 from tierline_serving.answers import OK, scored
 from tierline_serving.batching import Batcher, BatchLimits
 from tierline_serving.bundle import open_bundle
+from tierline_serving.front.heads import read_own
 from tierline_serving.front.layouts import Layouts
-from tierline_serving.front.native import read_own, response_bytes
+from tierline_serving.front.native import response_bytes
 from tierline_serving.front.replies import Replies
 from tierline_serving.metrics import Metrics
 from tierline_serving.signing import Trust

@@ -33,12 +33,12 @@ from tierline_serving.front.exchange import (
     retry_header,
     text_headers,
 )
+from tierline_serving.front.heads import SCORE_PATH
 from tierline_serving.front.native import (
     BUNDLE_HEADER,
     COMPUTE_HEADER,
     QUEUE_HEADER,
     REASON_HEADER,
-    SCORE_PATH,
 )
 from tierline_serving.handlers import Handlers, as_json
 from tierline_serving.metrics import METRICS_CONTENT_TYPE

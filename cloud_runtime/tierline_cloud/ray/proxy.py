@@ -20,7 +20,8 @@ from tierline.wire.frames import encode_error
 from tierline.wire.headers import CONTENT_TYPE, REQUEST_ID_HEADER
 from tierline_cloud.ray.plan import REGION_LABEL, REGIONAL, route_prefix
 from tierline_serving.front.exchange import Message, RawHeaders, Receive, Scope, Send
-from tierline_serving.front.native import REASON_HEADER, SCORE_PATH
+from tierline_serving.front.heads import SCORE_PATH
+from tierline_serving.front.native import REASON_HEADER
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 

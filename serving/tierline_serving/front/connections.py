@@ -12,24 +12,18 @@ import asyncio
 import resource
 from dataclasses import dataclass
 from itertools import islice
-from time import monotonic
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from tierline_serving.answers import Answer
+from tierline_serving.front.heads import call_headers, takes
 from tierline_serving.front.native import (
-    Head,
     NativeCalls,
     NativeCycle,
-    OwnHead,
-    call_headers,
-    read_head,
-    read_own,
-    response_bytes,
-    takes,
+    arrived,
+    begin_whole,
+    completed,
 )
-from tierline_serving.front.turns import Turns
 from tierline_serving.settings import ServerSettings
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -73,13 +67,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **named: Any) -> None:  # Any: uvicorn's own arguments
         super().__init__(*args, **named)
-        self._patience: asyncio.TimerHandle | None = None
+        self.patience: asyncio.TimerHandle | None = None
         self._deafness: asyncio.TimerHandle | None = None
         self._awaits_body = False
         self._head_bytes = 0
         self._in_head = True
         self._is_at_rest = True  # between messages: the parser has nothing begun
-        self._idle_from: float | None = None
+        self.idle_from: float | None = None
         self._native: NativeCalls | None = getattr(self.app, "native", None)
         self.caller = ""
 
@@ -92,7 +86,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._wait(self.limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self.stop_waiting()
         self._stop_minding()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
@@ -111,55 +105,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_minding()
 
     def data_received(self, data: bytes) -> None:
-        self._idle_from = None
-        if self._is_at_rest and self._native is not None and self._answers_whole(data):
+        self.idle_from = None
+        if self._is_at_rest and self._native is not None and begin_whole(self, self._native, data):
             return
         super().data_received(data)
         if self.transport.is_closing():
-            self._stop_waiting()
+            self.stop_waiting()
         elif self._in_head:
             self._head_came_partly(len(data))
         elif self.cycle.more_body:
             self._body_came_partly()
-        elif self._patience is not None:
-            self._stop_waiting()
+        elif self.patience is not None:
+            self.stop_waiting()
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
-
-    def _answers_whole(self, data: bytes) -> bool:
-        """Begin the native call that ``data`` is, if it is one and no more."""
-        before = self.cycle
-        if not (before is None or before.response_complete) or self.flow.write_paused:
-            return False
-        calls, own = self._native, read_own(data)
-        head = own or read_head(data)
-        if head is None or calls is None:
-            return False
-        if self._patience is not None:
-            self._stop_waiting()
-        arrived_at = self._arrived(calls)
-        if type(head) is OwnHead:
-            met = calls.welcome(head.said(arrived_at), head.length, arrived_at)
-        else:
-            assert type(head) is Head
-            met = calls.meet(call_headers(head.headers), head.length, arrived_at)
-        if type(met) is Answer and not calls.asks_to_leave:
-            # Turned away on account of its head: the body is dropped as it came.
-            self.transport.write(response_bytes(met, keep_alive=True))
-            self.on_response_complete()
-            return True
-        cycle = NativeCycle(self, calls, met, arrived_at, keep_alive=True)
-        self.cycle = cycle
-        cycle.add(data[head.end :])
-        cycle.begin()
-        return True
-
-    def _arrived(self, calls: NativeCalls) -> float:
-        """The earliest instant what is being read can have come."""
-        turns = calls.turns
-        if turns.opens(monotonic()):
-            self.loop.call_soon(_close_turn, turns)
-        return turns.since
 
     def on_message_begin(self) -> None:
         self._is_at_rest = False
@@ -185,7 +144,7 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             return
         keeps = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        named, arrived_at = dict(self.headers), self._arrived(calls)
+        named, arrived_at = dict(self.headers), arrived(self, calls)
         met = calls.meet(call_headers(named), int(named[b"content-length"]), arrived_at)
         self.cycle = NativeCycle(self, calls, met, arrived_at, keep_alive=keeps)
 
@@ -203,35 +162,37 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self.server_state.total_requests += 1
             if self.transport.get_write_buffer_size():
                 self.loop.call_later(self.limits.write_timeout, self.transport.abort)
             return
-        self.flow.resume_reading()
         if self.pipeline:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
             self._start_asgi_task(*self.pipeline.pop())
             return
-        # One timer a connection, looked at when it rings: not one made and cancelled a request.
-        self._idle_from = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._wait_idle(self.timeout_keep_alive)
+        completed(self)
 
     def _unset_keepalive_if_required(self) -> None:
         """The timer stays: see on_response_complete."""
 
-    def _wait_idle(self, seconds: float) -> None:
+    def wait_idle(self) -> None:
+        """Hang up when nothing has come for the time that an idle connection is kept."""
+        self._look_again(self.timeout_keep_alive)
+
+    def _look_again(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(
             seconds, self.timeout_keep_alive_handler
         )
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None
-        if self.transport.is_closing() or self._idle_from is None:
+        if self.transport.is_closing() or self.idle_from is None:
             return
-        left = self._idle_from + self.timeout_keep_alive - self.loop.time()
+        left = self.idle_from + self.timeout_keep_alive - self.loop.time()
         if left > 0.0:
-            self._wait_idle(left)
+            self._look_again(left)
             return
         self.transport.close()
         if self.transport.get_write_buffer_size():  # closing waits for a caller who does not read
@@ -246,24 +207,25 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
             self._hang_up(_TOO_LONG)
-        elif self._patience is None:
+        elif self.patience is None:
             self._wait(self.limits.head_timeout)
 
     def _body_came_partly(self) -> None:
-        if self._patience is None or not self._awaits_body:
+        if self.patience is None or not self._awaits_body:
             native = type(self.cycle) is NativeCycle  # else the app waits, and says so itself
             self._wait(self.limits.head_timeout if native else self.limits.body_timeout)
             self._awaits_body = True
 
     def _wait(self, seconds: float) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = self.loop.call_later(seconds, self._lose_patience)
+        if self.patience is not None:
+            self.patience.cancel()
+        self.patience = self.loop.call_later(seconds, self._lose_patience)
 
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def stop_waiting(self) -> None:
+        """What was waited for has come, or nobody waits any more."""
+        if self.patience is not None:
+            self.patience.cancel()
+            self.patience = None
         self._awaits_body = False
         self._head_bytes = 0
 
@@ -273,7 +235,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deafness = None
 
     def _lose_patience(self) -> None:
-        self._patience = None
+        self.patience = None
         if type(self.cycle) is NativeCycle and self.cycle.has_part:
             self.cycle.refuse_slow(self.limits.head_timeout)
             return
@@ -295,10 +257,6 @@ class GuardedProtocol(HttpToolsProtocol):
         victim = min(idle, key=lambda each: each.cycle is not None, default=self)
         self.connections.discard(victim)
         victim.transport.abort()
-
-
-def _close_turn(turns: Turns) -> None:
-    turns.over(monotonic())
 
 
 def guarded_protocol(settings: ServerSettings) -> type[GuardedProtocol]:

@@ -8,26 +8,21 @@ the same there.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from tierline.deadline import DEADLINE_HEADER
 from tierline.wire import ErrorReply
 from tierline.wire.errors import http_status
 from tierline.wire.frames import encode_error
 from tierline.wire.headers import (
-    ATTEMPT_HEADER,
     CONTENT_TYPE,
-    CRITICALITY_HEADER,
     REQUEST_ID_HEADER,
-    TRACEPARENT_HEADER,
 )
 from tierline_serving.answers import OVERLOADED, Answer
-from tierline_serving.front.bodies import HELD_FROM
-from tierline_serving.front.exchange import MAX_HEADERS, RawHeaders
+from tierline_serving.front.heads import call_headers, read_head, read_own
 from tierline_serving.front.turns import Turns
 from tierline_serving.outbox import Outbox
 from tierline_serving.said import Said
@@ -35,44 +30,13 @@ from tierline_serving.said import Said
 if TYPE_CHECKING:
     from tierline_serving.handlers import FrameCall
 
-SCORE_PATH: Final = "/v1/score"
 QUEUE_HEADER: Final = b"x-tierline-queue-ms"  # expected wait of a request arriving now
 COMPUTE_HEADER: Final = b"x-tierline-compute-ms"  # what this request's batch took
 BUNDLE_HEADER: Final = b"x-tierline-bundle"
 REASON_HEADER: Final = b"x-tierline-reason"  # why it was not answered, in one word
 
-_RAW_PATH: Final = SCORE_PATH.encode()
 _ID_HEADER: Final = REQUEST_ID_HEADER.encode()
 _FRAME: Final = CONTENT_TYPE.encode()
-_READ: Final = {
-    name.encode(): name
-    for name in (
-        DEADLINE_HEADER,
-        ATTEMPT_HEADER,
-        REQUEST_ID_HEADER,
-        TRACEPARENT_HEADER,
-        CRITICALITY_HEADER,
-    )
-}  # the headers a call is read from
-# One request line, then name, colon, blank, printable text: no folding, nothing to argue about.
-_PLAIN: Final = re.compile(
-    rb"POST /v1/score HTTP/1\.1"
-    rb"((?:\r\n[A-Za-z0-9-]+: [\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)+)\r\n\r\n"
-)
-# The same as our own client writes it: `_channels` and `_transports.http1` in the SDK.
-_OWN: Final = re.compile(
-    rb"POST /v1/score HTTP/1\.1\r\nhost: [\x21-\x7e]+\r\n"
-    rb"content-type: application/x-tierline\r\n"
-    rb"x-tierline-deadline-ms: ([0-9]{1,9}(?:\.[0-9]{1,9})?)\r\n"
-    rb"x-tierline-attempt: [1-9][0-9]{0,2}\r\n"
-    rb"x-request-id: ([\x21-\x7e]{1,128})\r\n"
-    rb"content-length: ([0-9]{1,9})\r\n\r\n"
-)
-_NOT_PLAIN: Final = frozenset(
-    (b"connection", b"expect", b"transfer-encoding", b"upgrade", b"trailer", b"te")
-)
-_LONGEST_HEAD: Final = 8192  # bytes
-_DIGITS: Final = 9  # of a length: far more than HELD_FROM
 _LEAVE: Final = b"connection: close\r\n"
 
 
@@ -100,12 +64,24 @@ class NativeCalls(Protocol):
 
 
 class Connection(Protocol):
-    """What a cycle needs of its connection."""
+    """What a cycle needs of its connection (``GuardedProtocol`` is one)."""
 
     transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    flow: Any  # uvicorn's FlowControl
+    server_state: Any  # uvicorn's ServerState
+    pipeline: Any  # uvicorn's queue of requests sent ahead of their answers
+    cycle: Any  # uvicorn's cycle or ours: the call answered last, or being answered
     caller: str  # whose calls these are, as far as sharing a batch evenly goes
+    patience: asyncio.TimerHandle | None  # runs until something is whole
+    idle_from: float | None
+    timeout_keep_alive_task: asyncio.TimerHandle | None
 
     def on_response_complete(self) -> None: ...
+
+    def stop_waiting(self) -> None: ...
+
+    def wait_idle(self) -> None: ...
 
 
 class _NobodyWaits:
@@ -207,98 +183,75 @@ class NativeCycle:
         self.response_complete = True
         if self.disconnected or transport.is_closing():
             return
-        if self.keep_alive:
+        if self.keep_alive and not self._connection.pipeline:
             self._calls.outbox.write(transport, response)
-        else:
-            transport.write(response)
+            completed(self._connection)
+            return
+        transport.write(response)
+        if not self.keep_alive:
             transport.close()
         self._connection.on_response_complete()
 
 
-class Head(NamedTuple):
-    """A plain head: its headers (names in lower case), the body's length and where it begins."""
-
-    headers: dict[bytes, bytes]
-    length: int
-    end: int
-
-
-def read_head(data: bytes) -> Head | None:
-    """The head when ``data`` is one whole native call in the plainest form, as our own client
-    sends it; None for everything else, right or wrong, which the full parser then reads."""
-    found = _PLAIN.match(data)
-    if found is None:
-        return None
-    end = found.end()
-    lines = found[1][2:].split(b"\r\n")
-    headers = {name.lower(): value for name, _, value in [line.partition(b": ") for line in lines]}
-    text = headers.get(b"content-length", b"")
-    if (
-        not text.isdigit()
-        or len(text) > _DIGITS
-        or len(headers) != len(lines)  # a name said twice
-        or not _NOT_PLAIN.isdisjoint(headers)
-        or end > _LONGEST_HEAD
-        or len(headers) > MAX_HEADERS
-    ):
-        return None
-    length = int(text)
-    if length != len(data) - end or length > HELD_FROM:
-        return None
-    return Head(headers, length, end)
-
-
-class OwnHead:
-    """A head as our own client writes it, in that order: what it says, and where the body is."""
-
-    __slots__ = ("_remaining_ms", "_request_id", "end", "length")
-
-    def __init__(self, remaining_ms: float, request_id: str, length: int, end: int) -> None:
-        self._remaining_ms = remaining_ms
-        self._request_id = request_id
-        self.length = length
-        self.end = end
-
-    def said(self, arrived_at: float) -> Said:
-        """What ``read_headers`` makes of it."""
-        return Said(arrived_at + self._remaining_ms / 1000.0, self._request_id)
+def begin_whole(connection: Connection, calls: NativeCalls, data: bytes) -> bool:
+    """Begin the native call that ``data`` is, if it is one and no more, on a connection between
+    two messages."""
+    before = connection.cycle
+    if not (before is None or before.response_complete) or connection.flow.write_paused:
+        return False
+    own = read_own(data)
+    head = None if own is not None else read_head(data)
+    if own is None and head is None:
+        return False
+    if connection.patience is not None:
+        connection.stop_waiting()
+    arrived_at = arrived(connection, calls)
+    if own is not None:
+        met = calls.welcome(own.said(arrived_at), own.length, arrived_at)
+        end = own.end
+    else:
+        assert head is not None
+        met = calls.meet(call_headers(head.headers), head.length, arrived_at)
+        end = head.end
+    if type(met) is Answer and not calls.asks_to_leave:
+        # Turned away on account of its head: the body is dropped as it came.
+        connection.transport.write(response_bytes(met, keep_alive=True))
+        connection.on_response_complete()
+        return True
+    cycle = NativeCycle(connection, calls, met, arrived_at, keep_alive=True)
+    connection.cycle = cycle
+    cycle.add(data[end:])
+    cycle.begin()
+    return True
 
 
-def read_own(data: bytes) -> OwnHead | None:
-    """The head when ``data`` is one whole call just as our own client sends it, read by one
-    expression; None for all else, right or wrong, which ``read_head`` then looks at."""
-    found = _OWN.match(data)
-    if found is None:
-        return None
-    remaining, request_id, digits = found.groups()
-    end, length = found.end(), int(digits)
-    if length != len(data) - end or length > HELD_FROM or end > _LONGEST_HEAD:
-        return None
-    return OwnHead(float(remaining), request_id.decode(), length, end)
+def arrived(connection: Connection, calls: NativeCalls) -> float:
+    """The earliest instant what is being read can have come."""
+    turns = calls.turns
+    if turns.opens(monotonic()):
+        connection.loop.call_soon(_close_turn, turns)
+    return turns.since
 
 
-def call_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Those a call is read from, as text."""
-    return {name: headers[raw].decode("latin-1") for raw, name in _READ.items() if raw in headers}
+def completed(connection: Connection) -> None:
+    """A call was answered on a connection that stays open and has no other waiting."""
+    connection.server_state.total_requests += 1
+    if connection.flow.read_paused:
+        connection.flow.resume_reading()
+    # One timer a connection, looked at when it rings: not one made and cancelled a request.
+    connection.idle_from = connection.loop.time()
+    if connection.timeout_keep_alive_task is None:
+        connection.wait_idle()
+
+
+def _close_turn(turns: Turns) -> None:
+    turns.over(monotonic())
 
 
 @cache
 def _head(status: int) -> bytes:
     phrase = HTTPStatus(status).phrase.encode()
     return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n" % (status, phrase, _FRAME)
-
-
-def takes(method: bytes, url: bytes, headers: RawHeaders) -> bool:
-    """Whether a request with this head may be answered natively."""
-    if url != _RAW_PATH or method != b"POST" or len(headers) > MAX_HEADERS:
-        return False
-    length = b""
-    for name, value in headers:
-        if name == b"content-length":
-            length = value
-        elif name in (b"expect", b"transfer-encoding", b"upgrade"):
-            return False
-    return length.isdigit() and int(length) <= HELD_FROM
 
 
 def response_bytes(answer: Answer, *, keep_alive: bool) -> bytes:

@@ -18,7 +18,7 @@ from tierline._exceptions import ConnectFailed
 from tierline._transports.base import WireRequest, WireResponse
 from tierline._transports.http1 import field_lines, request_head
 from tierline.wire import CONTENT_TYPE, decode_error, decode_reply, encode_request, read_headers
-from tierline_serving.front.native import Head, call_headers, read_head, read_own
+from tierline_serving.front.heads import Head, call_headers, read_head, read_own
 from tierline_serving.lifecycle import Event
 from tierline_serving.said import Said, said_by
 
@@ -147,7 +147,7 @@ def test_a_connection_between_two_calls_is_kept_and_an_idle_one_is_closed() -> N
             protocol.timeout_keep_alive_handler()  # type: ignore[attr-defined]
             writer.write(a_post(2))
             assert (await answered(reader))[0] == 200, "it rang before its time"
-            protocol._idle_from -= 60.0  # type: ignore[attr-defined]
+            protocol.idle_from -= 60.0  # type: ignore[attr-defined]
             protocol.timeout_keep_alive_handler()  # type: ignore[attr-defined]
             assert await reader.read() == b""
             await hang_up(writer)
