@@ -37,17 +37,17 @@ NO_TOOLCHAIN: Final = 3
 STAMP: Final = "compiled.json"
 LIBRARY: Final = "tierline"  # mypyc adds __mypyc; the modules' code is in this one library
 _LEFT_BEHIND: Final = (".pyc", ".so", ".pyd")  # what Python and older builds left
-_TOOLS: Final = ("mypy", "setuptools")
+_TOOLS: Final = ("mypy", "setuptools", "numpy")
 
-# What setuptools runs, in a process and a folder of its own. The modules' types are checked as
-# strictly as everywhere; those of what they import are checked by `make types`.
+# What setuptools runs, in a process and a folder of its own. `make types` checks strictly; here
+# packages whose types would be needed for that may be absent.
 _SETUP: Final = f"""
 import os, sys
 from setuptools import setup
 from mypyc.build import mypycify
 
 work, *paths = sys.argv[1:]
-flags = ["--config-file=", "--strict", "--follow-imports=silent", "--ignore-missing-imports"]
+flags = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
 modules = mypycify(
     [*flags, "--cache-dir", work, *paths], opt_level="3", debug_level="1",
     target_dir=work, group_name="{LIBRARY}",
@@ -68,7 +68,7 @@ class CompilingError(Exception):
 
 
 class ToolchainMissing(CompilingError):
-    """mypyc, setuptools or a C compiler is not installed here."""
+    """mypyc, setuptools, numpy's types or a C compiler are not installed here."""
 
     status = NO_TOOLCHAIN
 
@@ -144,11 +144,11 @@ def source_of(module: str) -> str:
 
 def require_toolchain() -> None:
     """Raises ToolchainMissing, which says what is absent and what to do."""
-    for tool in ("mypyc", "setuptools"):
+    for tool in ("mypyc", "setuptools", "numpy"):  # numpy for its types
         if find_spec(tool) is None:
             raise ToolchainMissing(
-                f"{tool} is not installed; run `make setup`, or install mypy and setuptools in "
-                "the versions constraints.txt pins."
+                f"{tool} is not installed; run `make setup`, or install mypy, setuptools and numpy "
+                "in the versions constraints.txt pins."
             )
     if os.name != "posix":
         return  # setuptools finds the compiler there, and says so if there is none
