@@ -10,6 +10,7 @@ the folder before the sources on the path runs Tierline compiled::
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import shlex
@@ -37,17 +38,17 @@ NO_TOOLCHAIN: Final = 3
 STAMP: Final = "compiled.json"
 LIBRARY: Final = "tierline"  # mypyc adds __mypyc; the modules' code is in this one library
 _LEFT_BEHIND: Final = (".pyc", ".so", ".pyd")  # what Python and older builds left
-_TOOLS: Final = ("mypy", "setuptools", "numpy")
+_TOOLS: Final = ("mypy", "setuptools")
 
-# What setuptools runs, in a process and a folder of its own. `make types` checks strictly; here
-# packages whose types would be needed for that may be absent.
+# What setuptools runs, in a process and a folder of its own. Strictly: of a class whose base mypy
+# does not know, mypyc would make code that crashes.
 _SETUP: Final = f"""
 import os, sys
 from setuptools import setup
 from mypyc.build import mypycify
 
 work, *paths = sys.argv[1:]
-flags = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
+flags = ["--config-file=", "--strict", "--follow-imports=silent", "--ignore-missing-imports"]
 modules = mypycify(
     [*flags, "--cache-dir", work, *paths], opt_level="3", debug_level="1",
     target_dir=work, group_name="{LIBRARY}",
@@ -68,7 +69,7 @@ class CompilingError(Exception):
 
 
 class ToolchainMissing(CompilingError):
-    """mypyc, setuptools, numpy's types or a C compiler are not installed here."""
+    """mypyc, setuptools, a C compiler or what the modules import is not installed here."""
 
     status = NO_TOOLCHAIN
 
@@ -119,6 +120,20 @@ class Plan:
                 if path.is_file() and not _is_left_behind(within):
                     yield path, within.as_posix()
 
+    def imports(self) -> set[str]:
+        """The packages, besides its own, that the modules to compile import."""
+        places = {at: path for path, at in self.sources()}
+        found: set[str] = set()
+        for module in self.modules:
+            with suppress(SyntaxError):  # mypy tells it better
+                tree = ast.parse(places[source_of(module)].read_bytes())
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.Import):
+                        found |= {alias.name.partition(".")[0] for alias in node.names}
+                    elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                        found.add(node.module.partition(".")[0])
+        return found - {Path(package).name for package in self.packages}
+
     def key(self, sources: Mapping[str, str]) -> str:
         """A hash of all that decides what comes out of sources with these hashes: they, the
         tables, the tools, this module."""
@@ -142,14 +157,20 @@ def source_of(module: str) -> str:
     return module.replace(".", "/") + ".py"
 
 
-def require_toolchain() -> None:
+def require_toolchain(plan: Plan) -> None:
     """Raises ToolchainMissing, which says what is absent and what to do."""
-    for tool in ("mypyc", "setuptools", "numpy"):  # numpy for its types
+    for tool in ("mypyc", "setuptools"):
         if find_spec(tool) is None:
             raise ToolchainMissing(
-                f"{tool} is not installed; run `make setup`, or install mypy, setuptools and numpy "
-                "in the versions constraints.txt pins."
+                f"{tool} is not installed; run `make setup`, or install mypy and setuptools in "
+                "the versions constraints.txt pins."
             )
+    absent = sorted(name for name in plan.imports() if find_spec(name) is None)
+    if absent:
+        raise ToolchainMissing(
+            f"{', '.join(absent)}: what the modules import is not installed, and its types decide "
+            "what they become; run `make setup`, or install tierline[edge]."
+        )
     if os.name != "posix":
         return  # setuptools finds the compiler there, and says so if there is none
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
@@ -251,7 +272,7 @@ def build(root: Path, out: Path, say: Say) -> str:
     """
     started = time.monotonic()
     plan = Plan.of(root)
-    require_toolchain()
+    require_toolchain(plan)
     count = f"{len(plan.modules)} modules"
     if is_fresh(out, plan):
         return f"{count} are compiled and up to date: {out}"
