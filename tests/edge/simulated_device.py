@@ -40,18 +40,62 @@ def at(place: Place) -> NDArray[np.float32]:
 class FakeSession:
     """An encoder that reads and writes by address, as ONNX Runtime does under IOBinding."""
 
-    provider = PROVIDERS["cuda"]
-
-    def __init__(self) -> None:
-        self.streams: list[int] = []
-
-    def share_stream(self, handle: int) -> None:
-        self.streams.append(handle)
-
     def run_bound(self, inputs: dict[str, Place], outputs: dict[str, Place]) -> None:
         embedded, mask = at(inputs["embedded"]), at(inputs["mask"])
         at(outputs["hidden"])[...] = (embedded * mask[..., None]).sum(axis=1)
         at(outputs["doubt"])[...] = mask.sum(axis=1)
+
+
+class Bound:
+    """What an ONNX Runtime session was told to read and to write where."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, Place] = {}
+        self.outputs: dict[str, Place] = {}
+
+    def bind_input(self, name: str, *where: Any) -> None:
+        self.inputs[name] = self._place(*where)
+
+    def bind_output(self, name: str, *where: Any) -> None:
+        self.outputs[name] = self._place(*where)
+
+    def _place(self, device: str, number: int, kind: type, shape: list[int], address: int) -> Place:
+        assert (device, number, kind) == ("cuda", 0, np.float32)
+        return address, tuple(shape)
+
+
+class Addressed:
+    """ONNX Runtime's session on the CPU in the place of CUDA's: it computes by address."""
+
+    def __init__(self, real: Any) -> None:
+        self.run = real.run
+        self.streams: list[str] = []
+        self.shapes: list[tuple[int, ...]] = []
+
+    def set_providers(self, providers: list[str], options: list[dict[str, str]]) -> None:
+        self.streams += [each["user_compute_stream"] for each in options]
+
+    def io_binding(self) -> Bound:
+        return Bound()
+
+    def run_with_iobinding(self, bound: Bound, options: Any) -> None:
+        self.shapes.append(bound.inputs["mask"][1])
+        feed = {name: at(place).copy() for name, place in bound.inputs.items()}
+        answers = self.run(list(bound.outputs), feed)
+        for place, answer in zip(bound.outputs.values(), answers, strict=True):
+            at(place)[...] = answer
+
+
+def a_session() -> Session:
+    return Session(tiny_bundles.encoder(), threads=1)
+
+
+def on_cuda() -> tuple[Session, Addressed]:
+    """Our session as it is on CUDA, and the runtime below it."""
+    session = a_session()
+    runtime = Addressed(session._session)
+    session.provider, session._session = PROVIDERS["cuda"], runtime
+    return session, runtime
 
 
 def test_device_items_answer_as_the_hosts_do() -> None:
@@ -77,12 +121,12 @@ def test_the_encoder_reads_the_looked_up_rows_where_they_lie() -> None:
 def test_the_sessions_provider_chooses_and_the_choice_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    session: Any = FakeSession()
+    session, runtime = on_cuda()
     with caplog.at_level(logging.INFO, embeddings.log.name):
         on_device = open_items(BUNDLE, "items", session)
-        on_host = open_items(BUNDLE, "items", SimpleNamespace(provider=PROVIDERS["cpu"]))  # type: ignore[arg-type]
+        on_host = open_items(BUNDLE, "items", a_session())
     assert (on_device.backend, on_host.backend) == ("cuda", "cpu")
-    assert len(session.streams) == 1
+    assert len(runtime.streams) == 1
     told = [record.getMessage() for record in caplog.records]
     assert ["run on cuda" in told[0], "run on cpu" in told[1]] == [True, True]
 
@@ -111,27 +155,6 @@ def test_a_planned_recommendation_answers_as_the_steps_do_one_by_one() -> None:
         plan.fill(ids, (np.zeros(6, np.int64), np.array([0, 3, 6])))
 
 
-class AddressedSession:
-    """ONNX Runtime on the CPU under the name of CUDA; under IOBinding it computes by address."""
-
-    provider = PROVIDERS["cuda"]
-
-    def __init__(self, model: bytes) -> None:
-        session = Session(model, threads=1)
-        self.inputs, self.outputs, self.threads = session.inputs, session.outputs, 1
-        self.run = session.run
-        self.shapes: list[tuple[int, ...]] = []
-
-    def share_stream(self, handle: int) -> None:
-        """The simulator has none."""
-
-    def run_bound(self, inputs: Any, outputs: Any) -> None:
-        self.shapes.append(inputs["mask"][1])
-        feed = {name: at(place).copy() for name, place in inputs.items()}
-        for place, answer in zip(outputs.values(), self.run(list(outputs), feed), strict=True):
-            at(place)[...] = answer
-
-
 def ask(history: list[int], k: int | None = None, wanted: list[int] | None = None) -> ScoreRequest:
     candidates = None if wanted is None else {"id": np.array(wanted)}
     query = {"history": np.array(history, np.int64)}
@@ -150,14 +173,13 @@ def test_a_scorer_on_a_device_recommends_what_one_on_the_host_does(
     int8: bool, part: Carried | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = tiny_bundles.write_sequence(tmp_path, int8=int8, neighbours=part is None, carried=part)
-    encoder = tiny_bundles.encoder()
     monkeypatch.setattr(sequence, "PROBES", 2)  # a simulated thread is one of Python's
-    session: Any = AddressedSession(encoder)
-    host = SequenceScorer(bundle, Session(encoder, threads=1))
+    session, runtime = on_cuda()
+    host = SequenceScorer(bundle, a_session())
     device = SequenceScorer(bundle, session)
     assert (host.info.kernels, device.info.kernels) == ("cpu", "cuda")
     monkeypatch.setattr(device_module, "ROWS_TOGETHER", 2)
-    session.shapes.clear()
+    runtime.shapes.clear()
     batches = [
         [ask([3, 17, 3], 5)],
         [ask([], 2), ask([1], None, [5, 40]), ask([9, 8, 7, 6, 5, 4, 3], 45)],
@@ -176,7 +198,7 @@ def test_a_scorer_on_a_device_recommends_what_one_on_the_host_does(
             else:
                 np.testing.assert_allclose(mine.scores, theirs.scores, rtol=1e-5)
     # Three at once were answered two and two: a plan's memory has a bound.
-    assert max(shape[0] for shape in session.shapes) == 2
+    assert max(shape[0] for shape in runtime.shapes) == 2
 
 
 def test_more_items_than_the_kernels_select_are_chosen_by_the_hosts_twin(
