@@ -68,8 +68,8 @@ class App:
     ) -> None:
         self._handlers = handlers
         self._settings = settings
-        self._gate = gate
-        self.native = handlers if gate is None else None  # what front.native may answer from
+        self.gate = gate
+        self.native = handlers  # what front.native answers from, behind the gate
         self._bodies = handlers.bodies
         self._clock = clock
         calls = Calls(handlers, settings, clock=clock)
@@ -79,7 +79,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"this app speaks http, not {scope['type']!r}")
-        if scope["path"] == SCORE_PATH and scope["method"] == "POST" and self._gate is None:
+        if scope["path"] == SCORE_PATH and scope["method"] == "POST" and self.gate is None:
             await self._score(scope, receive, send)
         else:
             await self._route(scope, receive, send)
@@ -87,9 +87,9 @@ class App:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         caller: Caller | None = None
-        if self._gate is not None:
+        if self.gate is not None:
             try:
-                caller = self._gate.admit(path, raw_path(scope), scope["headers"])
+                caller = self.gate.admit(path, raw_path(scope), scope["headers"])
             except Refused as refused:
                 await self._send_response(send, self._refusal(path, refused))
                 return

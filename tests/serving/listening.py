@@ -12,6 +12,7 @@ from fake_scorer import FakeScorer, a_request, until
 from uvicorn.server import ServerState
 
 from tierline.wire import encode_request
+from tierline_serving.access.gate import Gate
 from tierline_serving.app import App
 from tierline_serving.batching import Runner
 from tierline_serving.front.connections import guarded_protocol
@@ -63,14 +64,14 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def listening(**changes: float) -> AsyncIterator[Node]:
+async def listening(*, gate: Gate | None = None, **changes: float) -> AsyncIterator[Node]:
     config = ServerSettings(**changes)  # type: ignore[arg-type]
     scorer, lifecycle, metrics = FakeScorer(), Lifecycle(), Metrics()
     runner = Runner(scorer, config.batch, on_batch=metrics.batch_finished)
     runner.start()
     lifecycle.on(Event.WARMED)
     handlers = Handlers(Served.of({"ranker": runner}), config, lifecycle, metrics)
-    app = App(handlers, config)
+    app = App(handlers, config, gate=gate)
     settings = uvicorn.Config(
         app, lifespan="off", ws="none", log_config=None, access_log=False, proxy_headers=False
     )

@@ -12,7 +12,7 @@ import asyncio
 import resource
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -25,6 +25,9 @@ from tierline_serving.front.native import (
     completed,
 )
 from tierline_serving.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from tierline_serving.access.gate import Gate
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_PIPELINED: Final = 32  # requests sent ahead of their answers
@@ -75,6 +78,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_at_rest = True  # between messages: the parser has nothing begun
         self.idle_from: float | None = None
         self._native: NativeCalls | None = getattr(self.app, "native", None)
+        self.gate: Gate | None = getattr(self.app, "gate", None)
         self.caller = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -133,6 +137,7 @@ class GuardedProtocol(HttpToolsProtocol):
         calls, before = self._native, self.cycle
         if (
             calls is None
+            or self.gate is not None
             or not (before is None or before.response_complete)
             or self.flow.write_paused
             or not takes(self.parser.get_method(), self.url, self.headers)
@@ -146,7 +151,7 @@ class GuardedProtocol(HttpToolsProtocol):
         keeps = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         named, arrived_at = dict(self.headers), arrived(self, calls)
         met = calls.meet(call_headers(named), int(named[b"content-length"]), arrived_at)
-        self.cycle = NativeCycle(self, calls, met, arrived_at, keep_alive=keeps)
+        self.cycle = NativeCycle(self, calls, met, arrived_at, keep_alive=keeps, caller=self.caller)
 
     def on_body(self, body: bytes) -> None:
         if type(self.cycle) is NativeCycle:

@@ -39,6 +39,7 @@ _PLAIN: Final = re.compile(
 _OWN: Final = re.compile(
     rb"POST /v1/score HTTP/1\.1\r\nhost: [\x21-\x7e]+\r\n"
     rb"content-type: application/x-tierline\r\n"
+    rb"(?:authorization: ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)\r\n)?"
     rb"x-tierline-deadline-ms: ([0-9]{1,9}(?:\.[0-9]{1,9})?)\r\n"
     rb"x-tierline-attempt: [1-9][0-9]{0,2}\r\n"
     rb"x-request-id: ([\x21-\x7e]{1,128})\r\n"
@@ -87,11 +88,19 @@ def read_head(data: bytes) -> Head | None:
 class OwnHead:
     """A head as our own client writes it, in that order: what it says, and where the body is."""
 
-    __slots__ = ("_remaining_ms", "_request_id", "end", "length")
+    __slots__ = ("_remaining_ms", "_request_id", "authorization", "end", "length")
 
-    def __init__(self, remaining_ms: float, request_id: str, length: int, end: int) -> None:
+    def __init__(
+        self,
+        remaining_ms: float,
+        request_id: str,
+        authorization: bytes | None,
+        length: int,
+        end: int,
+    ) -> None:
         self._remaining_ms = remaining_ms
         self._request_id = request_id
+        self.authorization = authorization
         self.length = length
         self.end = end
 
@@ -106,11 +115,11 @@ def read_own(data: bytes) -> OwnHead | None:
     found = _OWN.match(data)
     if found is None:
         return None
-    remaining, request_id, digits = found.groups()
+    authorization, remaining, request_id, digits = found.groups()
     end, length = found.end(), int(digits)
     if length != len(data) - end or length > HELD_FROM or end > _LONGEST_HEAD:
         return None
-    return OwnHead(float(remaining), request_id.decode(), length, end)
+    return OwnHead(float(remaining), request_id.decode(), authorization, length, end)
 
 
 def call_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:

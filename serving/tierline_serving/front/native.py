@@ -22,12 +22,21 @@ from tierline.wire.headers import (
     REQUEST_ID_HEADER,
 )
 from tierline_serving.answers import OVERLOADED, Answer
-from tierline_serving.front.heads import call_headers, read_head, read_own
+from tierline_serving.front.exchange import Refused
+from tierline_serving.front.heads import (
+    SCORE_PATH,
+    Head,
+    OwnHead,
+    call_headers,
+    read_head,
+    read_own,
+)
 from tierline_serving.front.turns import Turns
 from tierline_serving.outbox import Outbox
 from tierline_serving.said import Said
 
 if TYPE_CHECKING:
+    from tierline_serving.access.gate import Gate
     from tierline_serving.handlers import FrameCall
 
 QUEUE_HEADER: Final = b"x-tierline-queue-ms"  # expected wait of a request arriving now
@@ -72,7 +81,8 @@ class Connection(Protocol):
     server_state: Any  # uvicorn's ServerState
     pipeline: Any  # uvicorn's queue of requests sent ahead of their answers
     cycle: Any  # uvicorn's cycle or ours: the call answered last, or being answered
-    caller: str  # whose calls these are, as far as sharing a batch evenly goes
+    caller: str  # its address: whose calls these are where there are no keys
+    gate: Gate | None
     patience: asyncio.TimerHandle | None  # runs until something is whole
     idle_from: float | None
     timeout_keep_alive_task: asyncio.TimerHandle | None
@@ -97,6 +107,7 @@ class NativeCycle:
     __slots__ = (
         "_arrived_at",
         "_call",
+        "_caller",
         "_calls",
         "_connection",
         "_has_part",
@@ -117,9 +128,12 @@ class NativeCycle:
         arrived_at: float,
         *,
         keep_alive: bool,
+        caller: str,
     ) -> None:
-        """``met`` is what ``calls`` made of the head: an answer is sent when the body has come."""
+        """``met`` is what ``calls`` made of the head: an answer is sent when the body has come.
+        ``caller`` is whom a batch is shared with evenly."""
         self.keep_alive = keep_alive
+        self._caller = caller
         self.more_body = True
         self.response_complete = self.disconnected = False
         self._connection = connection
@@ -147,8 +161,7 @@ class NativeCycle:
         parts = self._parts
         frame = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts = []
-        caller = self._connection.caller
-        call = self._calls.begin_frame(frame, met, self._arrived_at, self._answer, caller)
+        call = self._calls.begin_frame(frame, met, self._arrived_at, self._answer, self._caller)
         if not self.response_complete:
             self._call = call
 
@@ -203,6 +216,9 @@ def begin_whole(connection: Connection, calls: NativeCalls, data: bytes) -> bool
     head = None if own is not None else read_head(data)
     if own is None and head is None:
         return False
+    caller = _let_in(connection, own, head)
+    if caller is None:
+        return False
     if connection.patience is not None:
         connection.stop_waiting()
     arrived_at = arrived(connection, calls)
@@ -218,11 +234,31 @@ def begin_whole(connection: Connection, calls: NativeCalls, data: bytes) -> bool
         connection.transport.write(response_bytes(met, keep_alive=True))
         connection.on_response_complete()
         return True
-    cycle = NativeCycle(connection, calls, met, arrived_at, keep_alive=True)
+    cycle = NativeCycle(connection, calls, met, arrived_at, keep_alive=True, caller=caller)
     connection.cycle = cycle
     cycle.add(data[end:])
     cycle.begin()
     return True
+
+
+def _let_in(connection: Connection, own: OwnHead | None, head: Head | None) -> str | None:
+    """Who calls: a key's id where keys are asked for, else an address. None for who is not let
+    in: ASGI looks again, and says why."""
+    gate = connection.gate
+    if gate is None:
+        return connection.caller
+    if own is None:
+        assert head is not None
+        shown = head.headers.get(b"authorization")
+    else:
+        shown = own.authorization
+    if shown is None:
+        return None
+    try:
+        known = gate.admit(SCORE_PATH, SCORE_PATH, ((b"authorization", shown),))
+    except Refused:
+        return None
+    return None if known is None else known.key_id
 
 
 def arrived(connection: Connection, calls: NativeCalls) -> float:

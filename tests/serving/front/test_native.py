@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import httptools
 import pytest
@@ -18,6 +19,9 @@ from tierline._exceptions import ConnectFailed
 from tierline._transports.base import WireRequest, WireResponse
 from tierline._transports.http1 import field_lines, request_head
 from tierline.wire import CONTENT_TYPE, decode_error, decode_reply, encode_request, read_headers
+from tierline_serving.access.gate import Gate
+from tierline_serving.access.keyring import Keyring, create_key
+from tierline_serving.access.scopes import Scope
 from tierline_serving.front.heads import Head, call_headers, read_head, read_own
 from tierline_serving.lifecycle import Event
 from tierline_serving.said import Said, said_by
@@ -50,6 +54,86 @@ def test_both_ways_give_the_same_status_headers_and_frame(
                 assert both == [[3.0, 4.0]] * 2
             else:
                 assert native[2] == through_asgi[2]
+
+    asyncio.run(scenario())
+
+
+def keyed(folder: Path, *scopes: Scope, rate: float | None = None) -> tuple[Gate, str]:
+    """A gate, and the line a caller with a key of these scopes sends."""
+    file = folder / "keys.json"
+    _, token = create_key(file, frozenset(scopes), rate=rate)
+    return Gate(Keyring(file)), f"authorization: Bearer {token}\r\n"
+
+
+def test_who_shows_a_key_is_answered_on_the_connection_too(tmp_path: Path) -> None:
+    gate, line = keyed(tmp_path, Scope.SCORE)
+
+    async def scenario() -> None:
+        async with listening(gate=gate) as node:
+            status, _, body = await node.ask(a_post(3, 4, extra=line))
+            assert (status, len(node.natives)) == (200, 1)
+            assert decode_reply(body).scores.tolist() == [3.0, 4.0]
+            assert (await node.ask(chunked(3, 4, extra=line)))[0] == 200
+            assert len(node.natives) == 1
+
+    asyncio.run(scenario())
+
+
+def test_our_own_client_s_key_is_read_with_its_head(tmp_path: Path) -> None:
+    gate, line = keyed(tmp_path, Scope.SCORE)
+    frame = b"".join(encode_request(a_request(1, 2)))
+    own = (
+        "POST /v1/score HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-tierline\r\n"
+        f"{line}x-tierline-deadline-ms: 5000.000\r\nx-tierline-attempt: 1\r\n"
+        f"x-request-id: r-1\r\ncontent-length: {len(frame)}\r\n\r\n"
+    ).encode() + frame
+
+    async def scenario() -> None:
+        assert read_own(own) is not None
+        async with listening(gate=gate) as node:
+            assert (await node.ask(own))[0] == 200
+            assert (await node.ask(own.replace(b"Bearer ", b"Bearer x")))[0] == 401
+            assert (await node.ask(own.replace(line.encode(), b"")))[0] == 401
+            assert len(node.natives) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("", 401), ("authorization: Bearer no.key\r\n", 401), ("authorization: basic a\r\n", 401)],
+)
+def test_without_a_good_key_nothing_is_answered_either_way(
+    tmp_path: Path, line: str, status: int
+) -> None:
+    gate, _ = keyed(tmp_path, Scope.SCORE)
+
+    async def scenario() -> None:
+        async with listening(gate=gate) as node:
+            answers = [await node.ask(post(3, 4, extra=line)) for post in (a_post, chunked)]
+            assert [answer[0] for answer in answers] == [status, status]
+            assert answers[0][1:] == answers[1][1:]
+            assert not node.natives
+            assert not node.scorer.batches
+
+    asyncio.run(scenario())
+
+
+def test_a_key_without_the_scope_is_refused_and_one_too_often_shown_is_told_to_wait(
+    tmp_path: Path,
+) -> None:
+    gate, other = keyed(tmp_path, Scope.METRICS)
+    _, line = keyed(tmp_path, Scope.SCORE, rate=0.001)
+    gate.look()
+
+    async def scenario() -> None:
+        async with listening(gate=gate) as node:
+            assert (await node.ask(a_post(1, extra=other)))[0] == 403
+            assert (await node.ask(a_post(1, extra=line)))[0] == 200
+            status, headers, _ = await node.ask(a_post(1, extra=line))
+            assert status == 429
+            assert int(headers["retry-after"]) > 1
+            assert len(node.natives) == 1
 
     asyncio.run(scenario())
 
