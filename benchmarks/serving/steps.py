@@ -68,8 +68,8 @@ def measure(workload: Workload) -> Figures:
     packed = scorer._requests.pack(together)
     reply = ScoreReply(workload.name, bundle.id, np.zeros(100, np.float32))
     replies = Replies()
-    frame = replies.encode(reply, 0.001, 0.001)
-    answer = scored(frame, "9a1a211a4cbc3ffb", 0.001, bundle.id, 0.001, 0.001)
+    written = replies.encode(reply, 0.001, 0.001)
+    answer = scored(written, "9a1a211a4cbc3ffb", 0.001, bundle.id, 0.001, 0.001)
     metrics = Metrics()
     return {
         "read the head, find the body": micros(lambda: read_own(message)),
