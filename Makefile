@@ -42,7 +42,7 @@ kernels: setup  ## Compile every CUDA kernel for 7.5 to 12.0 and check the code;
 
 compiled: setup  ## Compile what a request passes into build/compiled and test serving on it (2 minutes).
 	@$(PY) -m tierline_serving.compiling
-	@TIERLINE_TESTS_COMPILED=1 PYTHONPATH=$(CURDIR)/build/compiled $(PY) $(PYTEST) $(GATE) tests/serving tests/edge tests/contract
+	@TIERLINE_TESTS_COMPILED=1 PYTHONPATH=$(CURDIR)/build/compiled $(PY) $(PYTEST) $(GATE) tests/serving tests/edge tests/contract tests/cloud/ray
 
 check: style types imports kernels test compiled  ## The whole gate: what .ci/run runs.
 
