@@ -24,6 +24,7 @@ from tierline.wire.headers import read_headers
 from tierline_serving.admission import Shed
 from tierline_serving.answers import Answer, Buffer, refusal, scored, shed
 from tierline_serving.batching.pending import Outcome, Pending, tell
+from tierline_serving.form import is_compiled
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.front.layouts import Layouts
 from tierline_serving.front.replies import Replies
@@ -277,6 +278,7 @@ class Handlers:
         return {
             "name": "tierline",
             "version": __version__,
+            "compiled": is_compiled(),
             "phase": self._lifecycle.phase.value,
             "models": [as_json(info) for info in self.models()],
         }

@@ -22,6 +22,7 @@ from tierline.wire import CONTENT_TYPE, decode_error, decode_reply, encode_reque
 from tierline_serving.access.gate import Gate
 from tierline_serving.access.keyring import Keyring, create_key
 from tierline_serving.access.scopes import Scope
+from tierline_serving.form import is_compiled
 from tierline_serving.front.heads import Head, call_headers, read_head, read_own
 from tierline_serving.lifecycle import Event
 from tierline_serving.said import Said, said_by
@@ -250,6 +251,7 @@ def test_native_calls_are_counted_like_all_others() -> None:
             assert "tierline_inflight_requests 0.0" in text
             metadata = json.loads((await node.ask(b"GET /metadata HTTP/1.1\r\nhost: a\r\n\r\n"))[2])
             assert metadata["name"] == "tierline"
+            assert metadata["compiled"] is is_compiled()
 
     asyncio.run(scenario())
 
