@@ -23,7 +23,7 @@ from tierline.wire import Limits, ScoreReply, ScoreRequest
 from tierline.wire.headers import read_headers
 from tierline_serving.admission import Shed
 from tierline_serving.answers import Answer, Buffer, refusal, scored, shed
-from tierline_serving.batching.pending import Outcome, Pending, tell
+from tierline_serving.batching.pending import Done, Outcome, Pending, teller
 from tierline_serving.form import is_compiled
 from tierline_serving.front.bodies import BodyBudget
 from tierline_serving.front.layouts import Layouts
@@ -37,8 +37,6 @@ from tierline_serving.scorer import ModelInfo
 from tierline_serving.served import Generation, Served
 from tierline_serving.settings import ServerSettings
 from tierline_serving.tracing import Tracing, attributes
-
-Told = Callable[[Pending, Outcome], None]
 
 
 @dataclass
@@ -199,11 +197,7 @@ class Handlers:
     ) -> ScoreReply:
         """Answer one request by its deadline. Raises CallError, and what a broken scorer raises."""
         answered: asyncio.Future[ScoreReply] = asyncio.get_running_loop().create_future()
-
-        def told(ended: Pending, outcome: Outcome) -> None:
-            tell(answered, ended.timed(outcome))
-
-        entered = self.enter(request, deadline.at, told, caller, criticality)
+        entered = self.enter(request, deadline.at, teller(answered), caller, criticality)
         try:
             return await answered
         except asyncio.CancelledError:
@@ -214,7 +208,7 @@ class Handlers:
         self,
         request: ScoreRequest,
         deadline_at: float,
-        told: Told,
+        told: Done,
         caller: str = "",
         criticality: Criticality = Criticality.DEFAULT,
     ) -> Entered:
@@ -304,7 +298,7 @@ class Entered:
 
     __slots__ = ("_generation", "_told", "pending")
 
-    def __init__(self, generation: Generation, told: Told) -> None:
+    def __init__(self, generation: Generation, told: Done) -> None:
         self._generation = generation
         self._told = told
         self.pending: Pending | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import (
@@ -100,10 +100,19 @@ class _ModelTallies:
             self.isolated += report.failed
 
 
-class Metrics:
-    """Counts of one server; not shared between servers."""
+class Watcher(Protocol):
+    """Who is told what is counted, as it is counted."""
 
-    def __init__(self) -> None:
+    def ended(self, code: str, seconds: float, queue: float | None, reason: str | None) -> None: ...
+
+    def batch_finished(self, report: BatchReport) -> None: ...
+
+
+class Metrics:
+    """Counts of one server; not shared between servers. ``also`` is told of every count."""
+
+    def __init__(self, also: Watcher | None = None) -> None:
+        self._also = also
         self._by_code: dict[str, int] = {}
         self._by_reason: dict[str, int] = {}
         self._latency = Tally(_SECONDS)
@@ -132,6 +141,8 @@ class Metrics:
             self._queue.observe(queue)
         if reason is not None:
             self._by_reason[reason] = self._by_reason.get(reason, 0) + 1
+        if self._also is not None:
+            self._also.ended(code, seconds, queue, reason)
 
     def batch_finished(self, report: BatchReport) -> None:
         """A batch was scored, whole or in parts."""
@@ -139,6 +150,8 @@ class Metrics:
         if tallies is None:
             tallies = self._models[report.model] = _ModelTallies()
         tallies.add(report)
+        if self._also is not None:
+            self._also.batch_finished(report)
 
     def render(
         self,

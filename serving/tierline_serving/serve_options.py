@@ -159,7 +159,7 @@ class _Loading:
         except BaseException:
             hold.let_go()
             raise
-        hold.end_with(scorer)
+        hold.end_with(copy)
         return scorer
 
     def loaded(self, bundle: Bundle) -> Loaded:

@@ -25,8 +25,8 @@ class Histogram(Protocol):
     def observe(self, value: float, tags: Mapping[str, str] | None = None) -> None: ...
 
 
-class RayMetrics(Metrics):
-    """Counts for ``/metrics`` as ever, and the outcomes and times for Ray as well."""
+class RayCounts:
+    """Outcomes and times as Ray counts them; a ``Watcher`` of the replica's own metrics."""
 
     def __init__(
         self,
@@ -37,17 +37,14 @@ class RayMetrics(Metrics):
         queue: Histogram,
         compute: Histogram,
     ) -> None:
-        super().__init__()
         self._ray_requests = requests
         self._ray_rejected = rejected
         self._ray_latency = latency
         self._ray_queue = queue
         self._ray_compute = compute
 
-    def ended(
-        self, code: str, seconds: float, queue: float | None, reason: str | None = None
-    ) -> None:
-        super().ended(code, seconds, queue, reason)
+    def ended(self, code: str, seconds: float, queue: float | None, reason: str | None) -> None:
+        """A score request was answered."""
         self._ray_requests.inc(tags={"code": code})
         self._ray_latency.observe(seconds)
         if queue is not None:
@@ -56,23 +53,24 @@ class RayMetrics(Metrics):
             self._ray_rejected.inc(tags={"reason": reason})
 
     def batch_finished(self, report: BatchReport) -> None:
-        super().batch_finished(report)
+        """A batch was scored."""
         self._ray_compute.observe(report.compute, tags={"model": report.model})
 
 
-def ray_metrics() -> RayMetrics:
-    """Metrics of this replica; Ray adds the names of deployment, replica and application, and
-    exports them as ``ray_tierline_…``. Call it in a replica's process."""
+def ray_metrics() -> Metrics:
+    """Metrics of this replica, counted by Ray too: it adds the names of deployment, replica and
+    application, and exports them as ``ray_tierline_…``. Call it in a replica's process."""
     from ray.serve import metrics
 
     def histogram(name: str, about: str, *tags: str) -> Histogram:
         made: Histogram = metrics.Histogram(name, about, boundaries=BOUNDARIES, tag_keys=tags)
         return made
 
-    return RayMetrics(
+    counts = RayCounts(
         requests=metrics.Counter("tierline_requests", "Score requests by outcome.", ("code",)),
         rejected=metrics.Counter("tierline_rejected", "Refused, by the reason.", ("reason",)),
         latency=histogram("tierline_request_seconds", "From a request's arrival to its answer."),
         queue=histogram("tierline_queue_seconds", "Time an answered request waited."),
         compute=histogram("tierline_compute_seconds", "Time one batch took to score.", "model"),
     )
+    return Metrics(counts)

@@ -22,6 +22,15 @@ def tell(answered: asyncio.Future[ScoreReply], outcome: Outcome) -> None:
         answered.set_exception(outcome)
 
 
+def teller(answered: asyncio.Future[ScoreReply]) -> Done:
+    """Tells who awaits an answer its outcome, with the seconds it took."""
+
+    def done(ended: Pending, outcome: Outcome) -> None:
+        tell(answered, ended.timed(outcome))
+
+    return done
+
+
 class Pending:
     """One submitted request; its identity is the ticket. ``done`` is None once it is settled.
 

@@ -24,7 +24,7 @@ from tierline_serving.batching.door import Door
 from tierline_serving.batching.isolation import Outcome as Ended
 from tierline_serving.batching.limits import DEFAULT, BatchLimits
 from tierline_serving.batching.parts import into_parts
-from tierline_serving.batching.pending import Done, Outcome, Pending, earliest_deadline, tell
+from tierline_serving.batching.pending import Done, Outcome, Pending, earliest_deadline, teller
 from tierline_serving.batching.place import INLINE_MOST, Engine, Place, Took
 from tierline_serving.batching.scoring import BatchReport, score_batch, thread_waits
 from tierline_serving.outbox import Outbox
@@ -65,8 +65,7 @@ class Runner:
         self.scorer = scorer
         self.limits = limits or BatchLimits()
         self._clock, self._thread_clock, self._waits = clock, thread_clock, waits
-        self._on_batch = on_batch
-        self._on_turn = on_turn
+        self._on_batch, self._on_turn = on_batch, on_turn
         self._outbox = outbox or Outbox()
         self._lock = threading.Lock()  # guards all that follows, up to the doorbell
         self._batcher: Batcher[Pending] = Batcher(self.limits)
@@ -138,11 +137,7 @@ class Runner:
         request. Cancelling the caller takes the request out of the queue.
         """
         answered: asyncio.Future[ScoreReply] = asyncio.get_running_loop().create_future()
-
-        def done(ended: Pending, outcome: Outcome) -> None:
-            tell(answered, ended.timed(outcome))
-
-        pending = self.enter(request, deadline_at, done)
+        pending = self.enter(request, deadline_at, teller(answered))
         try:
             return await answered
         except asyncio.CancelledError:

@@ -64,9 +64,9 @@ class Hold:
         self._lock: IO[bytes] | None = _lock_file(place).open("ab")
         fcntl.flock(self._lock, fcntl.LOCK_SH)
 
-    def end_with(self, owner: object) -> None:
-        """Let go when ``owner``, which maps the copy, is gone from memory."""
-        weakref.finalize(owner, self.let_go)
+    def end_with(self, copy: Bundle) -> None:
+        """Let go when the copy's bundle, which every scorer of it keeps, is gone from memory."""
+        weakref.finalize(copy, self.let_go)
 
     def let_go(self) -> None:
         """Need the copy no more. A second time does nothing."""

@@ -15,12 +15,13 @@ from tierline.cli import EXIT_DONE, main
 from tierline.wire import ScoreReply, ScoreRequest, decode_error, decode_reply, encode_request
 from tierline_cloud.ray.health import Probe, probe_of, verdict
 from tierline_cloud.ray.mounted import Mounted, below
-from tierline_cloud.ray.ray_metrics import RayMetrics
+from tierline_cloud.ray.ray_metrics import RayCounts
 from tierline_cloud.ray.replica import Placed, Replica, ReplicaOptions
 from tierline_cloud.ray.scaling import BUSY, COST, DELAY
 from tierline_cloud.serve.scorer import load_scorer
 from tierline_serving.batching.limits import BatchLimits
 from tierline_serving.bundle import Bundle
+from tierline_serving.metrics import Metrics
 from tierline_serving.settings import ServerSettings
 from tierline_serving.signing import Signer, Trust
 
@@ -142,7 +143,9 @@ def test_a_health_check_runs_the_model(sasrec_bundle: Bundle) -> None:
         def inc(self, value: float = 1.0, tags: Any = None) -> None: ...
 
     none = Nothing()
-    metrics = RayMetrics(requests=none, rejected=none, latency=none, queue=none, compute=Batches())
+    metrics = Metrics(
+        RayCounts(requests=none, rejected=none, latency=none, queue=none, compute=Batches())
+    )
     replica = Replica(options(sasrec_bundle), lambda: metrics)
 
     async def scenario(app: Mounted) -> None:

@@ -52,7 +52,7 @@ def test_a_scorer_of_a_copy_maps_its_table_and_frees_it_in_the_end(
 ) -> None:
     copy, hold = Stage(tmp_path / "stage").take(bundle)
     scorer = load_scorer(copy, threads=1)
-    hold.end_with(scorer)
+    hold.end_with(copy)
     mapped = Path("/proc/self/maps").read_text()
     assert f"{copy.path.name}/items.npy" in mapped
     asked = ScoreRequest(
@@ -62,6 +62,9 @@ def test_a_scorer_of_a_copy_maps_its_table_and_frees_it_in_the_end(
     )
     answers = [each.score([asked])[0].scores for each in (scorer, load_scorer(bundle, threads=1))]
     np.testing.assert_array_equal(*answers)
+    del copy
+    gc.collect()
+    assert len(copies(tmp_path / "stage")) == 1
     del scorer
     gc.collect()
     assert copies(tmp_path / "stage") == []
