@@ -26,6 +26,7 @@ from servers import FASTAPI, OURS, RAW, Server, compile_ours, running
 from workloads import NAMES, SEED, Workload, build
 
 CALLERS = 16
+TURNS = 4  # of the table, a round
 PARTS = ("table", "added", "open", "candidates", "soak")
 SIZES = (100, 300, 1000, 3000, 10_000)
 OPEN_DEADLINE_MS = 50.0  # what callers of the open loop grant
@@ -72,14 +73,15 @@ Measure = Callable[[Workload, int, argparse.Namespace, Figures], None]
 def measure_table(
     workload: Workload, core: int, options: argparse.Namespace, figures: Figures
 ) -> None:
-    """Rates in turns, so that drift of the machine hits every row; medians of the rounds. Products
-    come after, each alone: their idle processes poll, which would slow down all the others."""
-    name = workload.name
+    """Rates in short turns, so that drift of the machine hits every row; a ratio is the median of
+    the turns' ratios. Products come after, each alone: their idle processes poll, which would slow
+    down all the others; they are held against the median of ours."""
+    name, seconds = workload.name, options.seconds / 2
     rates: dict[str, list[float]] = {"bare b=1": [], "bare b=8": []}
     late: dict[str, list[float]] = {}
 
     def ask(server: Server) -> None:
-        found = load.closed(server.port, server.message(), CALLERS, options.seconds)
+        found = load.closed(server.port, server.message(), CALLERS, seconds)
         _require_good(found, server)
         rates.setdefault(server.kind, []).append(found.rate)
         late.setdefault(server.kind, []).append(load.quantile(found.answered, 0.99))
@@ -91,15 +93,15 @@ def measure_table(
         ask_bare(bare, 1, 0.5)
         for server in servers:
             load.closed(server.port, server.message(), CALLERS, 1.0)
-        for _ in range(options.rounds):
+        for _ in range(TURNS * options.rounds):
             for batch in (1, 8):
-                rates[f"bare b={batch}"].append(ask_bare(bare, batch, options.seconds / 2))
+                rates[f"bare b={batch}"].append(ask_bare(bare, batch, seconds / 2))
             for server in servers:
                 ask(server)
     for kind in _named(options.peers):
         with running(kind, workload, core) as product:
             load.closed(product.port, product.message(), CALLERS, 1.0)
-            for _ in range(options.rounds):
+            for _ in range(2 * options.rounds):
                 ask(product)
     median = {kind: statistics.median(each) for kind, each in rates.items()}
     for kind, rate in median.items():
@@ -107,16 +109,15 @@ def measure_table(
         spread = f"{min(rates[kind]):,.0f}–{max(rates[kind]):,.0f}"
         say(f"  {kind:<12}{rate:>9,.0f} a second ({spread}){tail}")
     figures[f"{name}_rates"] = median
-    figures[f"{name}_over_bare"] = median[OURS] / median["bare b=1"]
-    figures[f"{name}_over_raw"] = median[OURS] / median[RAW]
-    figures[f"{name}_over_fastapi"] = median[OURS] / median[FASTAPI]
+    for kind, key in (("bare b=1", "bare"), (RAW, "raw"), (FASTAPI, "fastapi")):
+        ratios = [one / other for one, other in zip(rates[OURS], rates[kind], strict=True)]
+        low, middle, high = statistics.quantiles(ratios)
+        figures[f"{name}_over_{key}"] = middle
+        figures[f"{name}_over_{key}_quartiles"] = [low, high]
+        say(f"  ours ÷ {kind:<10} {middle:.3f} [{low:.3f}, {high:.3f}]")
     others = [rate for kind, rate in median.items() if kind in PEERS]
     if others:
         figures[f"{name}_over_best_product"] = median[OURS] / max(others)
-    say(
-        f"  ours ÷ bare b=1 {figures[f'{name}_over_bare']:.2f}, ÷ uvloop "
-        f"{figures[f'{name}_over_raw']:.2f}, ÷ FastAPI {figures[f'{name}_over_fastapi']:.2f}"
-    )
 
 
 def measure_added(
