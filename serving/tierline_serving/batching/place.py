@@ -15,8 +15,9 @@ from typing import Final
 from tierline_serving.costs import CostModel
 
 # Seconds. A thread hand-over and the wait for the interpreter's lock cost 0.1 to 5 ms; the loop,
-# busy so long, still refuses what it cannot serve well within 5 ms.
-INLINE_MOST: Final = 0.001
+# busy so long, still refuses what it cannot serve well within 5 ms. A batch empties the caches of
+# what answers the calls, so the fewer the better: 1 ms cost W1 a tenth of its rate (docs/serving).
+INLINE_MOST: Final = 0.0015
 WARM_AFTER: Final = 20  # batches before anything is scored on the loop
 TOO_LONG: Final = 4.0  # times INLINE_MOST: no hiccup any more when it happens twice running
 WAITS_MOST: Final = 0.01  # seconds: a batch longer than that was not just waiting for the lock

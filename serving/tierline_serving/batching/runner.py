@@ -25,7 +25,7 @@ from tierline_serving.batching.isolation import Outcome as Ended
 from tierline_serving.batching.limits import DEFAULT, BatchLimits
 from tierline_serving.batching.parts import into_parts
 from tierline_serving.batching.pending import Done, Outcome, Pending, earliest_deadline, teller
-from tierline_serving.batching.place import INLINE_MOST, Engine, Place, Took
+from tierline_serving.batching.place import Engine, Place, Took
 from tierline_serving.batching.scoring import BatchReport, score_batch, thread_waits
 from tierline_serving.outbox import Outbox
 from tierline_serving.scorer import Scorer
@@ -36,9 +36,9 @@ Clock = Callable[[], float]
 Overtaken = Sequence[tuple[Pending, CallError]]
 
 # Seconds of reading callers between two batches, at most: a flood of requests that are all refused
-# costs those that were taken half of the loop, and less would leave calls unread for longer, where
-# no deadline is looked at (tests/serving/test_overload.py).
-READ_MOST = INLINE_MOST
+# costs those that were taken a good part of the loop, and less would leave calls unread for longer,
+# where no deadline is looked at (tests/serving/test_overload.py).
+READ_MOST = 0.001
 SWITCH_INTERVAL = 0.0005  # seconds the scoring thread waits at most for the interpreter's lock
 
 
