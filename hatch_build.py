@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +31,7 @@ NO_TOOLCHAIN = 3  # what both commands exit with
 LIBRARIES = (".so", ".pyd")
 
 
-class Part:
+class Part(ABC):
     """Something built ahead; subclasses say what, and how it gets into the wheel."""
 
     name = variable = folder = ""
@@ -67,13 +68,13 @@ class Part:
     def say(self, sentence: str) -> None:
         self._say(f"{self.name}: {sentence}")
 
+    @abstractmethod
     def build(self, folder: Path, wish: str) -> tuple[int, str]:
         """Exit status and last sentence of the build."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(self, folder: Path, build_data: dict[str, Any]) -> None:
         """Name what was built to hatchling."""
-        raise NotImplementedError
 
     def run(self, module: str, source_root: str, *options: str) -> tuple[int, str]:
         """``python -m module`` from the sources of this checkout."""

@@ -100,10 +100,11 @@ class ItemTable:
             self.rows = keep(arrays.values)
 
     def look_up(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 [*ids.shape, d]; the row of id 0 is all zeros by construction."""
+        """float32 [*ids.shape, d]; the row of id 0 is all zeros by construction. The ids are rows
+        of the table: whoever asks a scorer has its ``validate`` look at them first."""
         rows = self.rows
         if not isinstance(rows, RowwiseInt8) and rows.dtype == np.float32:
-            found: NDArray[np.float32] = rows.take(ids, axis=0)  # the ids were checked at the door
+            found: NDArray[np.float32] = rows.take(ids, axis=0)  # the kernel checks the ids again
             return found
         return embedding_lookup(rows, ids, backend=self.backend)
 
