@@ -215,11 +215,13 @@ def _products(
         for request in requests
     ]
     products: NDArray[np.float32]
-    if len(counts) == 1:
-        products = np.einsum("nd,d->n", rows, hidden[0])
+    most = max(counts)
+    states = hidden[: len(counts)]
+    if min(counts) == most:  # nearly always: then the states need not be written out for each row
+        parted = rows.reshape(len(counts), most, rows.shape[1])
+        products = np.einsum("bnd,bd->bn", parted, states).reshape(-1)
     else:
-        states = hidden[: len(counts)].repeat(counts, axis=0)
-        products = np.einsum("nd,nd->n", rows, states)
+        products = np.einsum("nd,nd->n", rows, states.repeat(counts, axis=0))
     if not all_finite(products):
         raise ModelFailed("a score is not finite: state and item rows are too large")
     return products

@@ -9,8 +9,6 @@ straight line fitted to all batches (exponentially weighted least squares, never
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import accumulate
-from operator import truediv
 from typing import Final
 
 DECAY: Final = 0.95  # weight of a batch against the next one: the last 20 batches decide
@@ -89,10 +87,14 @@ class CostModel:
         else:
             slope = mean_y / mean_x
         self._slope = min(max(slope, 0.0), mean_y / mean_x)
-        means = sorted((x / weight, y / weight) for weight, x, y in self._buckets.values())
-        self._rows = [rows for rows, _ in means]
-        self._seconds = list(accumulate((seconds for _, seconds in means), max))
-        self.dearest_row = max(map(truediv, self._seconds, self._rows))
+        self._rows, self._seconds = [], []
+        seconds = self.dearest_row = 0.0
+        for size in sorted(self._buckets):
+            weight, x, y = self._buckets[size]
+            rows, seconds = x / weight, max(seconds, y / weight)
+            self._rows.append(rows)
+            self._seconds.append(seconds)
+            self.dearest_row = max(self.dearest_row, seconds / rows)
 
 
 def bucket_of(rows: int) -> int:

@@ -76,6 +76,18 @@ def test_an_answer_does_not_depend_on_its_batch_mates(
                 assert together.items.tolist() == alone.items.tolist()
 
 
+@given(st.lists(histories, min_size=2, max_size=9), st.integers(1, 9), st.integers(0, ITEMS))
+def test_requests_with_equally_many_candidates_score_as_each_does_alone(
+    sequence: EdgeScorer, asked: list[list[int]], wanted: int, first: int
+) -> None:
+    requests = [
+        ask(history, [1 + (first + i * n) % ITEMS for n in range(wanted)])
+        for i, history in enumerate(asked)
+    ]
+    for request, together in zip(requests, sequence.score(requests), strict=True):
+        assert together.scores.tobytes() == answer(sequence, request).scores.tobytes()
+
+
 def test_twenty_recommendations_at_once_are_those_of_twenty_calls(sequence: EdgeScorer) -> None:
     requests = [ask([1 + n, 2 + n], 5 + n % 3) for n in range(20)]
     for request, together in zip(requests, sequence.score(requests), strict=True):

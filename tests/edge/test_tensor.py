@@ -51,6 +51,18 @@ def test_an_answer_does_not_depend_on_its_batch_mates(
         assert together.uncertainty == alone.uncertainty
 
 
+@given(st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=5), min_size=2, max_size=4))
+def test_answers_stay_as_they_are_whatever_batch_comes_next(
+    tensor: EdgeScorer, batches: list[list[int]]
+) -> None:
+    kept = []
+    for number, sizes in enumerate(batches):
+        requests = [ask(10 * number + i, rows) for i, rows in enumerate(sizes)]
+        kept += zip(requests, tensor.score(requests), strict=True)
+    for request, reply in kept:
+        assert reply.scores.tobytes() == tensor.score([request])[0].scores.tobytes()
+
+
 @given(st.integers(0, 99), st.integers(1, 30))
 def test_a_row_scores_the_same_alone_as_in_a_crowd(
     tensor: EdgeScorer, seed: int, rows: int
