@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 # COVERAGE=1 also reports the branches the tests reach.
-PYTEST := -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=term)
+PYTEST = -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(if $(COVERAGE),--cov --cov-report=term)
 GATE := -m "not nightly" -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 
 help:  ## List the targets.
@@ -22,7 +22,8 @@ demo: setup  ## Train, serve two tiers, break them, print one table (DATA=Beauty
 test: setup  ## Run the tests (COVERAGE=1 reports the branches they reach).
 	@$(PY) $(PYTEST) $(GATE)
 
-nightly: setup  ## Run every test, with those too slow for each change, on new examples.
+nightly: COVERAGE := 1
+nightly: setup  ## Run every test, on new examples; report the branches they reach.
 	@HYPOTHESIS_PROFILE=search $(PY) $(PYTEST)
 
 style: setup  ## Check style and formatting (ruff).
