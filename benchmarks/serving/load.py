@@ -76,6 +76,14 @@ class Connection:
             select.select((), (self.socket,), (), _PATIENCE)
             sent += self.socket.send(memoryview(message)[sent:])
 
+    def ask(self, message: bytes) -> None:
+        """One call from end to end, its answer forgotten."""
+        self.send(message, 0.0)
+        while True:
+            select.select((self.socket,), (), (), _PATIENCE)
+            if self.receive():
+                return
+
     def receive(self) -> int:
         """The status of the answer when it is whole, else 0."""
         data = self.socket.recv(262_144)
@@ -149,10 +157,13 @@ def closed(port: int, message: bytes, callers: int, seconds: float) -> Measured:
 def open_loop(
     port: int, message: bytes, rate: float, seconds: float, *, connections: int = 512, seed: int = 1
 ) -> Measured:
-    """Calls fall due at random instants, ``rate`` a second (Poisson), whatever the answers do."""
+    """Calls fall due at random instants, ``rate`` a second (Poisson), whatever the answers do, on
+    connections that have carried a call before: nobody's pool is opened while he is flooded."""
     dice, measured = random.Random(seed), Measured()
     poll = select.epoll()
     made = {each.socket.fileno(): each for each in (Connection(port) for _ in range(connections))}
+    for each in made.values():
+        each.ask(message)
     for number in made:
         poll.register(number, select.EPOLLIN)
     free = list(made.values())

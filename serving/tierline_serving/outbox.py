@@ -6,8 +6,14 @@ are awake already when the next answer follows at once.
 
 from __future__ import annotations
 
-from asyncio import WriteTransport
 from types import TracebackType
+from typing import Protocol
+
+
+class Writable(Protocol):
+    """Where answers are written (``front.lines.Line`` is one); nothing reaches who has gone."""
+
+    def write(self, data: bytes) -> None: ...
 
 
 class Outbox:
@@ -17,14 +23,14 @@ class Outbox:
 
     def __init__(self) -> None:
         self._holds = False
-        self._held: list[tuple[WriteTransport, bytes]] = []
+        self._held: list[tuple[Writable, bytes]] = []
 
-    def write(self, transport: WriteTransport, data: bytes) -> None:
+    def write(self, line: Writable, data: bytes) -> None:
         """Write now, or with the others when the batch is settled."""
         if self._holds:
-            self._held.append((transport, data))
+            self._held.append((line, data))
         else:
-            transport.write(data)
+            line.write(data)
 
     def __enter__(self) -> None:
         self._holds = True
@@ -37,6 +43,5 @@ class Outbox:
     ) -> None:
         self._holds = False
         held, self._held = self._held, []
-        for transport, data in held:
-            if not transport.is_closing():
-                transport.write(data)
+        for line, data in held:
+            line.write(data)
