@@ -13,6 +13,9 @@ from tierline_kernels.layout import MAX_WIDTH, Float32Array, RowwiseInt8, Table
 
 Int64Array = NDArray[np.int64]
 
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
+_INTEGERS = (np.dtype(np.int64), np.dtype(np.int32))
+
 
 @dataclass(frozen=True, slots=True)
 class BagTask:
@@ -60,7 +63,7 @@ def check_table(table: Table, name: str = "table") -> Table:
         )
     if not isinstance(table, np.ndarray):
         raise KernelError(f"{name} must be a NumPy array or RowwiseInt8, not {type(table)}.")
-    if table.ndim != 2 or table.dtype not in (np.float32, np.float16):
+    if table.ndim != 2 or table.dtype not in _FLOATS:
         raise KernelError(
             f"{name} must be float32 or float16 [n, d], not {table.dtype} {list(table.shape)}."
         )
@@ -71,6 +74,9 @@ def check_table(table: Table, name: str = "table") -> Table:
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:
     """The array itself, or a copy when its rows are strided or its base is misaligned."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:  # np.require takes a microsecond to see that
+        return array
     return np.require(array, requirements=["C", "A"])
 
 
@@ -78,7 +84,8 @@ def check_ids(ids: NDArray[Any], rows: int) -> Int64Array:
     """Ids as int64; each must be in [0, rows) or -1 for a pruned row."""
     wide = _integers(ids, "ids")
     # Read as unsigned numbers, pruned ids are the largest there are: one pass settles most calls.
-    if wide.size and int(wide.view(np.uint64).max()) >= rows:
+    # Not max(): for a few ids argmax takes a quarter of its time.
+    if wide.size and _largest(wide.view(np.uint64)) >= rows:
         low, high = int(wide.min()), int(wide.max())
         if low < -1 or high >= rows:
             bad = low if low < -1 else high
@@ -220,9 +227,14 @@ def _parts(source: Any) -> tuple[NDArray[Any], ...]:
 
 
 def _integers(array: NDArray[Any], name: str) -> Int64Array:
-    if array.dtype not in (np.int32, np.int64):
+    if array.dtype not in _INTEGERS:
         raise KernelError(f"{name} must be int32 or int64, not {array.dtype}.")
     return aligned(array.astype(np.int64, copy=False))
+
+
+def _largest(array: NDArray[np.uint64]) -> int:
+    largest: int = array.item(array.argmax())
+    return largest
 
 
 def _check_lengths(row_lengths: NDArray[Any] | None, rows: int, n: int) -> Int64Array:

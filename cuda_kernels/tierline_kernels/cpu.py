@@ -42,6 +42,8 @@ def _pool(size: int, _process: int) -> ThreadPoolExecutor:
 def _shares(rows: int, work: int) -> list[tuple[int, int]]:
     """Row ranges for ``work`` bytes: a few a thread, so that a thread that is held up by the
     machine's other work does not hold up the answer."""
+    if work < 2 * SHARE_BYTES:  # most calls: not even the processors need be counted
+        return [(0, rows)]
     count = max(1, min(SHARES_A_THREAD * threads(), rows, work // SHARE_BYTES))
     edges = [rows * i // count for i in range(count + 1)]
     return list(pairwise(edges))
@@ -64,6 +66,9 @@ def _hands(shares: list[tuple[int, int]]) -> int:
 def _run(part: Callable[[int, int, int], None], shares: list[tuple[int, int]]) -> None:
     """Run ``part(hand, low, high)`` for each share; the caller's thread is hand 0 and works along.
     A hand takes its shares in rising order."""
+    if len(shares) == 1:
+        part(0, *shares[0])
+        return
     waiting = iter(shares)
 
     def work(hand: int) -> None:

@@ -75,7 +75,11 @@ def _prefetch(typing, array, offset):
 
 @compiled
 def lookup_float(table, ids, out, low, high):
+    row_bytes = table.shape[1] * table.itemsize
     for i in range(low, high):
+        if i + FLOATS_AHEAD < high:
+            for line in range(0, row_bytes, LINE):
+                _prefetch(table, ids[i + FLOATS_AHEAD] * row_bytes + line)
         row = ids[i]
         if row < 0:
             out[i, :] = np.float32(0.0)
@@ -87,6 +91,10 @@ def lookup_float(table, ids, out, low, high):
 @compiled
 def lookup_int8(codes, scales, biases, ids, out, low, high):
     for i in range(low, high):
+        if i + CODES_AHEAD < high:
+            for line in range(0, codes.shape[1], LINE):
+                _prefetch(codes, ids[i + CODES_AHEAD] * codes.shape[1] + line)
+            _prefetch(scales, ids[i + CODES_AHEAD] * 4)
         row = ids[i]
         if row < 0:
             out[i, :] = np.float32(0.0)

@@ -183,9 +183,13 @@ def warm_up(backend: BackEndName | None = None) -> None:
 
 
 def _backend(name: BackEndName | None) -> BackEnd:
-    chosen = name or default_backend()
+    return _imported(name or default_backend())
+
+
+@cache
+def _imported(chosen: BackEndName) -> BackEnd:
     if chosen not in _MODULES:
-        raise KernelError(f'backend is {name!r}; choose "reference", "cpu" or "cuda".')
+        raise KernelError(f'backend is {chosen!r}; choose "reference", "cpu" or "cuda".')
     try:
         module: Any = import_module("tierline_kernels." + _MODULES[chosen])
     except ImportError as problem:
