@@ -40,6 +40,15 @@ class Measured:
         else:
             self.failed[status] = self.failed.get(status, 0) + 1
 
+    def add(self, other: Measured) -> None:
+        """Take in another run."""
+        self.seconds += other.seconds
+        self.offered += other.offered
+        self.answered += other.answered
+        self.refused += other.refused
+        for status, times in other.failed.items():
+            self.failed[status] = self.failed.get(status, 0) + times
+
     @property
     def rate(self) -> float:
         """Good answers a second."""
