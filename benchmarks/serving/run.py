@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -166,12 +167,13 @@ def measure_open(
         load.closed(server.port, message, CALLERS, 1.0)
         for turn in range(OPEN_TURNS):  # capacity drifts with the machine: it is asked each time
             capacity = load.closed(server.port, message, CALLERS, options.seconds / 2).rate
-            for share, whole in ((0.7, below), (1.5, above)):
-                run = load.open_loop(
-                    server.port, message, share * capacity, options.seconds, seed=turn
-                )
-                whole.add(run)
-            turns.append((capacity, _in_time(run) / capacity))
+            offer = partial(
+                load.open_loop, server.port, message, seconds=options.seconds, seed=turn
+            )
+            below.add(offer(0.7 * capacity))
+            overloaded = offer(1.5 * capacity)
+            above.add(overloaded)
+            turns.append((capacity, _in_time(overloaded) / capacity))
     p50, p99 = (load.quantile(below.answered, share) * 1e3 for share in (0.5, 0.99))
     capacity = statistics.median(each for each, _ in turns)
     low, goodput, high = statistics.quantiles(share for _, share in turns)
