@@ -89,7 +89,8 @@ class Connection:
         """One call from end to end, its answer forgotten."""
         self.send(message, 0.0)
         while True:
-            select.select((self.socket,), (), (), _PATIENCE)
+            if not select.select((self.socket,), (), (), _PATIENCE)[0]:
+                raise TimeoutError("a connection's first call has no answer")
             if self.receive():
                 return
 

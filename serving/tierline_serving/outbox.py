@@ -6,14 +6,8 @@ are awake already when the next answer follows at once.
 
 from __future__ import annotations
 
+from asyncio import WriteTransport
 from types import TracebackType
-from typing import Protocol
-
-
-class Writable(Protocol):
-    """Where answers are written (``front.lines.Line`` is one); nothing reaches who has gone."""
-
-    def write(self, data: bytes) -> None: ...
 
 
 class Outbox:
@@ -23,14 +17,14 @@ class Outbox:
 
     def __init__(self) -> None:
         self._holds = False
-        self._held: list[tuple[Writable, bytes]] = []
+        self._held: list[tuple[WriteTransport, bytes]] = []
 
-    def write(self, line: Writable, data: bytes) -> None:
+    def write(self, transport: WriteTransport, data: bytes) -> None:
         """Write now, or with the others when the batch is settled."""
         if self._holds:
-            self._held.append((line, data))
+            self._held.append((transport, data))
         else:
-            line.write(data)
+            transport.write(data)
 
     def __enter__(self) -> None:
         self._holds = True
@@ -43,5 +37,6 @@ class Outbox:
     ) -> None:
         self._holds = False
         held, self._held = self._held, []
-        for line, data in held:
-            line.write(data)
+        for transport, data in held:
+            if not transport.is_closing():
+                transport.write(data)

@@ -20,7 +20,7 @@ def figures(repository: Path) -> dict[str, Any]:
     """What the import benchmark measured; values are JSON's, hence Any."""
     script = repository / "benchmarks" / "import_time" / "run.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--repeats", "9", "--json", "-"],
+        [sys.executable, str(script), "--repeats", "5", "--json", "-"],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -30,9 +30,9 @@ def figures(repository: Path) -> dict[str, Any]:
 
 
 def test_import_tierline_takes_under_150_ms_beyond_numpy(figures: dict[str, Any]) -> None:
-    # The least CPU time of nine: an import waits for nothing but the processor, and busy neighbours
-    # only add. `make promises` holds the median by the wall's clock against the same bar.
-    assert figures["beyond_numpy_least_cpu_ms"] < BAR_MS
+    # CPU time: an import waits for nothing but the processor, and beside busy neighbours the clock
+    # on the wall measures them. `make promises` holds the wall's median against the same bar.
+    assert figures["beyond_numpy_cpu_ms"] < BAR_MS
 
 
 def test_import_tierline_loads_no_torch_onnxruntime_or_numba(figures: dict[str, Any]) -> None:

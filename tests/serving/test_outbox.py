@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from asyncio import WriteTransport
+
 import pytest
 
 from tierline_serving.outbox import Outbox
 
 
-class Line:
+class Line(WriteTransport):
     """Keeps what was written, in one list for all lines."""
 
     def __init__(self, written: list[bytes]) -> None:
+        super().__init__()
         self.written = written
+        self.closed = False
 
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closed
 
 
-def test_what_is_held_leaves_in_order_when_all_is_told() -> None:
+def test_what_is_held_leaves_in_order_when_all_is_told_and_not_to_who_has_gone() -> None:
     written: list[bytes] = []
-    one, other = (Line(written) for _ in range(2))
+    one, other, gone = (Line(written) for _ in range(3))
     outbox = Outbox()
     outbox.write(one, b"at once")
     assert written == [b"at once"]
     with outbox:
         outbox.write(one, b"first")
+        outbox.write(gone, b"nobody reads it")
         outbox.write(other, b"second")
+        gone.closed = True
         assert written == [b"at once"]
     assert written == [b"at once", b"first", b"second"]
 

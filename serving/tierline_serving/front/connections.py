@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tierline_serving.front.heads import call_headers, takes
-from tierline_serving.front.lines import Line
 from tierline_serving.front.native import (
     NativeCalls,
     NativeCycle,
@@ -84,7 +83,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.line = Line(transport)
         if self.client is not None:
             self.caller = self.client[0]
         if len(self.connections) > self.limits.max_connections:

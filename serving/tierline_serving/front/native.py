@@ -31,7 +31,6 @@ from tierline_serving.front.heads import (
     read_head,
     read_own,
 )
-from tierline_serving.front.lines import Line
 from tierline_serving.front.turns import Turns
 from tierline_serving.outbox import Outbox
 from tierline_serving.said import Said
@@ -77,7 +76,6 @@ class Connection(Protocol):
     """What a cycle needs of its connection (``GuardedProtocol`` is one)."""
 
     transport: asyncio.Transport
-    line: Line
     loop: asyncio.AbstractEventLoop
     flow: Any  # uvicorn's FlowControl
     server_state: Any  # uvicorn's ServerState
@@ -199,7 +197,7 @@ class NativeCycle:
         if self.disconnected or transport.is_closing():
             return
         if self.keep_alive and not self._connection.pipeline:
-            self._calls.outbox.write(self._connection.line, response)
+            self._calls.outbox.write(transport, response)
             completed(self._connection)
             return
         transport.write(response)
@@ -233,7 +231,7 @@ def begin_whole(connection: Connection, calls: NativeCalls, data: bytes) -> bool
         end = head.end
     if type(met) is Answer and not calls.asks_to_leave:
         # Turned away on account of its head: the body is dropped as it came.
-        connection.line.write(response_bytes(met, keep_alive=True))
+        connection.transport.write(response_bytes(met, keep_alive=True))
         connection.on_response_complete()
         return True
     cycle = NativeCycle(connection, calls, met, arrived_at, keep_alive=True, caller=caller)
