@@ -15,8 +15,16 @@ from tierline.wire import ScoreReply, ScoreRequest
 from tierline_serving.admission import WARM_AFTER
 from tierline_serving.batching import BatchLimits, Pending, Runner
 from tierline_serving.batching.pending import Outcome
-from tierline_serving.batching.place import BARRED_FIRST, INLINE_MOST, TOO_LONG, Place, Took
-from tierline_serving.batching.runner import READ_MOST
+from tierline_serving.batching.place import (
+    BARRED_FIRST,
+    INLINE_MOST,
+    READ_LEAST,
+    READ_MOST,
+    TOO_LONG,
+    Place,
+    Took,
+    reading_time,
+)
 
 LATER = 1000.0
 
@@ -144,12 +152,41 @@ def test_a_flood_of_requests_cannot_keep_the_loop_from_scoring_those_it_took() -
 
         for _ in range(20):  # all read in one turn of the loop, at some cost each
             runner.enter(a_request(1), scorer.now + LATER, done)
-            scorer.now += READ_MOST / 2
+            scorer.now += READ_LEAST / 2
         assert len(answered) >= 15
         await until(lambda: len(answered) == 20)
         assert runner.close(timeout=20)
 
     asyncio.run(scenario())
+
+
+def test_the_longer_the_last_batch_took_the_longer_callers_are_read() -> None:
+    async def scenario() -> None:
+        took = (READ_LEAST + INLINE_MOST) / 2
+        read = reading_time(took)
+        scorer = Clocked(took, 0.0)
+        runner = await warmed(scorer)
+        await runner.submit(a_request(1), scorer.now + LATER)
+        answered: list[int] = []
+
+        def done(pending: Pending, outcome: Outcome) -> None:
+            answered.append(len(answered))
+
+        runner.enter(a_request(1), scorer.now + LATER, done)
+        scorer.now += read * 0.99
+        runner.enter(a_request(1), scorer.now + LATER, done)
+        assert answered == [], "a core that has become slower reads slower, too"
+        scorer.now += read * 0.02
+        runner.enter(a_request(1), scorer.now + LATER, done)
+        assert len(answered) == 2
+        assert runner.close(timeout=20)
+
+    asyncio.run(scenario())
+
+
+def test_neither_a_short_batch_nor_a_stop_sets_how_long_callers_are_read() -> None:
+    assert reading_time(READ_LEAST / 100) == READ_LEAST
+    assert reading_time(READ_MOST * 100) == READ_MOST
 
 
 def test_turns_taken_early_do_not_add_up() -> None:
@@ -164,7 +201,7 @@ def test_turns_taken_early_do_not_add_up() -> None:
 
         for _ in range(40):
             runner.enter(a_request(1), scorer.now + LATER, done)
-            scorer.now += READ_MOST / 2  # every third call takes a turn early
+            scorer.now += READ_LEAST / 2  # every third call takes a turn early
         early = len(answered)
         assert 5 < early < 30
         for turn in range(1, 5):

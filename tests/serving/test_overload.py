@@ -23,7 +23,7 @@ from tierline_serving.admission import WARM_AFTER, Backlog
 from tierline_serving.batching import Batcher, BatchLimits, Pending
 from tierline_serving.batching.door import Door
 from tierline_serving.batching.pending import Outcome
-from tierline_serving.batching.runner import READ_MOST
+from tierline_serving.batching.place import READ_LEAST, reading_time
 from tierline_serving.front.turns import Turns
 
 CONNECTIONS = 512
@@ -45,6 +45,7 @@ class Node:
     arrivals: deque[float]
     deadline: float
     classes: tuple[str, ...] = ("default",)  # by turns
+    slowness: float = 1.0  # how many times longer everything takes than it did before
     now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -60,6 +61,7 @@ class Node:
         self.answered: list[float] = []
         self.refused: list[float] = []
         self.scored_at = self.looked_at = 0.0
+        self.read_most = READ_LEAST
         self.waited = False
         self.door.admission.batch_rows = MOST
         for index in range(WARM_AFTER):
@@ -82,21 +84,24 @@ class Node:
                 self.turns.over(self.now)
             self.score()
 
+    def spend(self, seconds: float) -> None:
+        self.now += seconds * self.slowness
+
     def read(self, came: float) -> None:
-        self.now += READ
+        self.spend(READ)
         self.turns.opens(self.now)
         until = self.turns.since + self.deadline
-        if self.batcher.queued_requests and self.now - self.scored_at > READ_MOST:
+        if self.batcher.queued_requests and self.now - self.scored_at > self.read_most:
             self.score()
         criticality = next(self.criticality)
         self.offered[criticality] += 1
         backlog = Backlog(self.batcher.queued_rows)
         size = Pending(REQUEST, ROWS, until, self.now, untold).size
         if self.door.foresee(size, until, backlog, self.now, criticality) is not None:
-            self.now += REFUSE
+            self.spend(REFUSE)
             self.refused.append(self.now - came)
             return
-        self.now += OPEN
+        self.spend(OPEN)
         pending = Pending(REQUEST, ROWS, until, self.now, untold)
         error: CallError | None = self.door.admit(pending, backlog, self.now, "", criticality)
         if error is None:
@@ -104,7 +109,7 @@ class Node:
             self.came[pending] = came
             backlog = Backlog(self.batcher.queued_rows)
             for late, _ in self.door.overtaken(backlog, self.now, criticality):
-                self.now += REFUSE
+                self.spend(REFUSE)
                 self.refused.append(self.now - self.came.pop(late))
                 self.overtaken[self.was.pop(late)] += 1
         else:  # it took the last of its time to read
@@ -116,16 +121,17 @@ class Node:
         if batch is None or not batch.tickets:
             return
         self.door.drained()
-        seconds = FIXED + batch.rows * PER_ROW
-        self.now += seconds
-        self.door.admission.observe(batch.rows, seconds, self.now, follows=self.waited)
+        self.spend(FIXED + batch.rows * PER_ROW)
+        took = self.now - began
+        self.door.admission.observe(batch.rows, took, self.now, follows=self.waited)
         self.waited = self.batcher.queued_requests > 0
         for pending in batch.tickets:
-            self.now += ANSWER
+            self.spend(ANSWER)
             took = self.now - self.came.pop(pending)
             self.answered.append(took)
             self.in_time[self.was.pop(pending)] += took <= self.deadline
         self.scored_at = self.now
+        self.read_most = reading_time(self.now - began)
         self.turns.worked(self.now - began)
 
 
@@ -159,6 +165,14 @@ def test_goodput_stands_whatever_is_offered(load: float, least: float) -> None:
 
 def test_who_is_refused_at_half_more_than_capacity_learns_it_within_five_milliseconds() -> None:
     node = a_node(1.5, 0.05, seed=2)
+    node.run()
+    assert len(node.refused) > 100
+    assert np.quantile(node.refused, 0.999) <= 0.005
+
+
+def test_they_learn_it_as_soon_when_the_core_has_become_half_as_slow_again() -> None:
+    node = a_node(1.5, 0.05, seed=2)
+    node.slowness = 1.5
     node.run()
     assert len(node.refused) > 100
     assert np.quantile(node.refused, 0.999) <= 0.005

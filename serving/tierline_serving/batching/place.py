@@ -21,6 +21,8 @@ INLINE_MOST: Final = 0.0015
 WARM_AFTER: Final = 20  # batches before anything is scored on the loop
 TOO_LONG: Final = 4.0  # times INLINE_MOST: no hiccup any more when it happens twice running
 WAITS_MOST: Final = 0.01  # seconds: a batch longer than that was not just waiting for the lock
+READ_LEAST, READ_MOST = 0.001, 0.003  # seconds: what ``reading_time`` may come to
+READ_SHARE: Final = 4 / 3  # of the last turn's time
 BARRED_FIRST: Final = 1.0  # seconds
 BARRED_MOST: Final = 60.0
 
@@ -81,3 +83,15 @@ class Place:
         self._costs.add(rows, seconds)
         if self._costs.batches >= WARM_AFTER:
             self._rows = self._costs.rows_within(INLINE_MOST, self._max_rows)
+
+
+def reading_time(turn: float) -> float:
+    """Seconds callers may be read before the next batch, when the last one kept the loop ``turn``
+    seconds: READ_SHARE of that.
+
+    With more, a flood of requests that are all refused takes the loop from those that were
+    admitted. With less, or with a fixed time, a core that has become slower does not read as fast
+    as calls come: they wait unread, where nobody looks at their deadlines
+    (tests/serving/test_overload.py).
+    """
+    return min(max(turn * READ_SHARE, READ_LEAST), READ_MOST)

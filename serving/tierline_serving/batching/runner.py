@@ -25,7 +25,7 @@ from tierline_serving.batching.isolation import Outcome as Ended
 from tierline_serving.batching.limits import DEFAULT, BatchLimits
 from tierline_serving.batching.parts import into_parts
 from tierline_serving.batching.pending import Done, Outcome, Pending, earliest_deadline, teller
-from tierline_serving.batching.place import Engine, Place, Took
+from tierline_serving.batching.place import READ_LEAST, Engine, Place, Took, reading_time
 from tierline_serving.batching.scoring import BatchReport, score_batch, thread_waits
 from tierline_serving.outbox import Outbox
 from tierline_serving.scorer import Scorer
@@ -35,10 +35,6 @@ __all__ = ["BatchReport", "Runner"]
 Clock = Callable[[], float]
 Overtaken = Sequence[tuple[Pending, CallError]]
 
-# Seconds of reading callers between two batches, at most: a flood of requests that are all refused
-# costs those that were taken a good part of the loop, and less would leave calls unread for longer,
-# where no deadline is looked at (tests/serving/test_overload.py).
-READ_MOST = 0.001
 SWITCH_INTERVAL = 0.0005  # seconds the scoring thread waits at most for the interpreter's lock
 
 
@@ -77,6 +73,7 @@ class Runner:
         self._place = Place(self.limits.max_batch_rows)
         self._engine = Engine.IDLE
         self._turn_from = 0.0  # since when callers are read
+        self._read_most = READ_LEAST  # seconds they may be, until the next batch
         self._is_turn_due = False  # scheduled on the loop
         self._is_closed = False
         self._doorbell: SimpleQueue[None] = SimpleQueue()
@@ -124,7 +121,7 @@ class Runner:
 
     def _turn_if_due(self, now: float) -> float:
         """Score a batch when callers were read long enough since the last one; the time then."""
-        if self._engine is Engine.TURN and now - self._turn_from > READ_MOST:
+        if self._engine is Engine.TURN and now - self._turn_from > self._read_most:
             self._turn()
             return self._clock()
         return now
@@ -290,8 +287,10 @@ class Runner:
             self._schedule_turn(self._loop)  # the loop reads and refuses in between
         self._settle(batch, outcomes, report)
         self._turn_from = self._clock()
+        turn = self._turn_from - began
+        self._read_most = reading_time(turn)
         if self._on_turn is not None:
-            self._on_turn(self._turn_from - began)
+            self._on_turn(turn)
 
     def _settle(
         self, batch: Batch[Pending], outcomes: Sequence[Ended], report: BatchReport | None
