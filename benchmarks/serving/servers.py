@@ -19,12 +19,33 @@ import load
 from peers import PEERS
 from workloads import Workload
 
+from tierline._transports.base import WireRequest
+from tierline._transports.http1 import request_head
+from tierline.deadline import DEADLINE_HEADER
+from tierline.wire.headers import (
+    ATTEMPT_HEADER,
+    CONTENT_TYPE,
+    CONTENT_TYPE_HEADER,
+    REQUEST_ID_HEADER,
+)
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 COMPILED = ROOT / "build" / "compiled"
 DEADLINE_MS = 2000.0  # what every call of ours carries unless said otherwise
 TERMINATE_WITHIN = 20.0  # seconds before a process that will not end is killed
 OURS, RAW, FASTAPI = "tierline", "raw uvloop", "fastapi"
+
+
+def own_message(frame: bytes, deadline_ms: float) -> bytes:
+    """A call as our own client writes it."""
+    headers = (
+        (DEADLINE_HEADER, f"{deadline_ms:.3f}"),
+        (ATTEMPT_HEADER, "1"),
+        (REQUEST_ID_HEADER, "9a1a211a4cbc3ffb"),
+    )
+    standing = f"host: 127.0.0.1\r\n{CONTENT_TYPE_HEADER}: {CONTENT_TYPE}\r\n"
+    return request_head(WireRequest("POST", "/v1/score", headers, (frame,)), standing) + frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +60,7 @@ class Server:
     def message(self, *, deadline_ms: float = DEADLINE_MS, candidates: int = 100) -> bytes:
         """One request's bytes."""
         if self.kind == OURS:
-            headers = {  # as our own client writes them
-                "content-type": "application/x-tierline",
-                "x-tierline-deadline-ms": f"{deadline_ms:.3f}",
-                "x-tierline-attempt": "1",
-                "x-request-id": "9a1a211a4cbc3ffb",
-            }
-            return load.post("/v1/score", self.workload.frame(candidates), headers)
+            return own_message(self.workload.frame(candidates), deadline_ms)
         if self.kind in PEERS:
             return PEERS[self.kind].message(self.workload)
         return load.post("/score", self.workload.raw(candidates))

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import load
 import numpy as np
+from servers import DEADLINE_MS, own_message
 from workloads import Workload, build
 
 from tierline.wire import Limits, ScoreReply
@@ -32,12 +32,6 @@ from tierline_serving.metrics import Metrics
 from tierline_serving.signing import Trust
 
 BATCH, REPEATS, LOOPS = 8, 7, 300
-HEADERS = {
-    "content-type": "application/x-tierline",
-    "x-tierline-deadline-ms": "2000.000",
-    "x-tierline-attempt": "1",
-    "x-request-id": "9a1a211a4cbc3ffb",
-}
 
 Figures = dict[str, float]
 
@@ -55,15 +49,15 @@ def main() -> int:
 
 def measure(workload: Workload) -> Figures:
     """µs a call of each step."""
-    message = load.post("/v1/score", workload.frame(), HEADERS)
+    message = own_message(workload.frame(), DEADLINE_MS)
     head = read_own(message)
     assert head is not None
-    frame = message[head.end :]
+    end = head.end
     bundle = open_bundle(workload.bundle, Trust.from_files([], allow_unsigned=True))
     scorer = load_scorer(bundle, threads=1)
     assert isinstance(scorer, TensorScorer)
     layouts = Layouts(Limits())
-    request = layouts.decode(frame)
+    request = layouts.decode(message, end)
     together = [request] * BATCH
     packed = scorer._requests.pack(together)
     reply = ScoreReply(workload.name, bundle.id, np.zeros(100, np.float32))
@@ -74,7 +68,7 @@ def measure(workload: Workload) -> Figures:
     return {
         "read the head, find the body": micros(lambda: read_own(message)),
         "deadline, attempt and request id from the headers": micros(lambda: head.said(1.0)),
-        "open the frame: views of its tensors": micros(lambda: layouts.decode(frame)),
+        "open the frame: views of its tensors": micros(lambda: layouts.decode(message, end)),
         "validate: names, types, shapes, every number finite": micros(
             lambda: scorer.validate(request)
         ),

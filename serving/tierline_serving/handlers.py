@@ -148,11 +148,13 @@ class Handlers:
         arrived_at: float,
         done: Callable[[Answer], None],
         caller: str = "",
+        start: int = 0,
     ) -> FrameCall:
         """``score_frame`` without a task: ``done`` is told the answer once, perhaps before this
         returns; nothing is raised. ``leave`` what comes back when the caller hangs up. ``said`` is
-        what ``meet`` made of the headers, ``caller`` whom a batch is shared with evenly."""
-        return FrameCall(self, frame, said, arrived_at, done, caller)
+        what ``meet`` made of the headers, ``caller`` whom a batch is shared with evenly, ``start``
+        where in ``frame`` it begins."""
+        return FrameCall(self, frame, said, arrived_at, done, caller, start)
 
     def count(self, answer: Answer | None, arrived_at: float, said: Said | None) -> None:
         """Count a native call that has ended, with no answer when the caller has gone."""
@@ -333,6 +335,7 @@ class FrameCall:
         arrived_at: float,
         done: Callable[[Answer], None],
         caller: str,
+        start: int,
     ) -> None:
         self._handlers = handlers
         self._arrived_at = arrived_at
@@ -342,7 +345,7 @@ class FrameCall:
         handlers._metrics.began()
         try:
             at = handlers._deadline_at(said, arrived_at)
-            request = handlers._layouts.decode(frame)
+            request = handlers._layouts.decode(frame, start)
             self._entered = handlers.enter(request, at, self._ended, caller, said.criticality)
         except Exception as error:  # the shell's edge: told to the caller
             self._tell(refusal(error, said.request_id))

@@ -14,6 +14,7 @@ from typing import Final
 
 from tierline._exceptions import LocalProtocolError, RemoteProtocolError
 from tierline._transports.base import WireRequest, WireResponse
+from tierline.wire.headers import BODY_ALIGNMENT
 
 MAX_HEAD: Final = 64 * 1024
 MAX_BODY: Final = 32 * 1024 * 1024  # twice the largest frame
@@ -30,6 +31,7 @@ _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _START = b"HTTP/1."
+_CONTENT_LENGTH = "content-length: "
 _OURS = frozenset(("host", "content-length", "transfer-encoding"))
 
 
@@ -56,12 +58,15 @@ def request_head(request: WireRequest, standing: str) -> bytes:
         raise LocalProtocolError(f"the method is GET or POST, not {request.method!r}")
     if not _PATH.fullmatch(request.path):
         raise LocalProtocolError("the path must start with / and be printable ASCII, no blanks")
-    length = ""
-    if request.body or request.method == "POST":
-        length = f"content-length: {body_length(request.body)}\r\n"
     lines = field_lines(request.headers)
-    head = f"{request.method} {request.path} HTTP/1.1\r\n{standing}{lines}{length}\r\n"
-    return head.encode("latin-1")
+    head = f"{request.method} {request.path} HTTP/1.1\r\n{standing}{lines}"
+    if request.body or request.method == "POST":
+        # Blanks before a value mean nothing (RFC 9112, 5), and with the right number of them the
+        # body begins where a reader of head and body together finds its tensors aligned.
+        length = body_length(request.body)
+        blanks = " " * (-(len(head) + len(f"{_CONTENT_LENGTH}{length}\r\n\r\n")) % BODY_ALIGNMENT)
+        head = f"{head}{_CONTENT_LENGTH}{blanks}{length}\r\n"
+    return f"{head}\r\n".encode("latin-1")
 
 
 def body_length(parts: Sequence[bytes | bytearray | memoryview]) -> int:

@@ -18,6 +18,7 @@ QUEUE_HEADER: Final = "x-tierline-queue-ms"  # an answer's: what a newcomer woul
 AUTHORIZATION_HEADER: Final = "authorization"
 CONTENT_TYPE_HEADER: Final = "content-type"
 CONTENT_TYPE: Final = "application/x-tierline"
+BODY_ALIGNMENT: Final = 8  # bytes: a head of so many or a multiple lets its frame be read in place
 
 MAX_ATTEMPT: Final = 1000
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # printable ASCII without blanks: safe in any log

@@ -30,10 +30,10 @@ _READ: Final = {
         CRITICALITY_HEADER,
     )
 }  # the headers a call is read from
-# One request line, then name, colon, blank, printable text: no folding, nothing to argue about.
+# One request line, then name, colon, blanks, printable text: no folding, nothing to argue about.
 _PLAIN: Final = re.compile(
     rb"POST /v1/score HTTP/1\.1"
-    rb"((?:\r\n[A-Za-z0-9-]+: [\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)+)\r\n\r\n"
+    rb"((?:\r\n[A-Za-z0-9-]+: {1,8}[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)+)\r\n\r\n"
 )
 # The same as our own client writes it: `_channels` and `_transports.http1` in the SDK.
 _OWN: Final = re.compile(
@@ -43,7 +43,7 @@ _OWN: Final = re.compile(
     rb"x-tierline-deadline-ms: ([0-9]{1,9}(?:\.[0-9]{1,9})?)\r\n"
     rb"x-tierline-attempt: [1-9][0-9]{0,2}\r\n"
     rb"x-request-id: ([\x21-\x7e]{1,128})\r\n"
-    rb"content-length: ([0-9]{1,9})\r\n\r\n"
+    rb"content-length: {1,8}([0-9]{1,9})\r\n\r\n"
 )
 _NOT_PLAIN: Final = frozenset(
     (b"connection", b"expect", b"transfer-encoding", b"upgrade", b"trailer", b"te")
@@ -68,7 +68,8 @@ def read_head(data: bytes) -> Head | None:
         return None
     end = found.end()
     lines = found[1][2:].split(b"\r\n")
-    headers = {name.lower(): value for name, _, value in [line.partition(b": ") for line in lines]}
+    pairs = [line.partition(b": ") for line in lines]
+    headers = {name.lower(): value.lstrip(b" ") for name, _, value in pairs}
     text = headers.get(b"content-length", b"")
     if (
         not text.isdigit()

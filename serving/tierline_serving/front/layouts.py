@@ -53,23 +53,26 @@ class Layouts:
         self._limits = limits
         self._known: dict[bytes, _Layout] = {}
 
-    def decode(self, frame: bytes | bytearray | memoryview) -> ScoreRequest:
-        """The request in a frame. Raises FrameError."""
-        if type(frame) is not bytes:
-            return decode_request(frame, self._limits)
-        end = _PREAMBLE + int.from_bytes(frame[4:_PREAMBLE], "little")
-        header = frame[:end]
+    def decode(self, data: bytes | bytearray | memoryview, start: int = 0) -> ScoreRequest:
+        """The request in the frame that begins at ``start`` and ends with ``data``. Raises
+        FrameError."""
+        if type(data) is not bytes:
+            return decode_request(data[start:], self._limits)
+        tensors = start + _PREAMBLE
+        tensors += int.from_bytes(data[start + 4 : tensors], "little")
+        header = data[start:tensors]
         known = self._known.get(header)
-        if known is None or len(frame) != known.length or not _has_zeros(frame, known.gaps):
-            request = decode_request(frame, self._limits)
-            if end <= LONGEST:
-                self._remember(header, request, len(frame))
+        length = len(data) - start
+        if known is None or length != known.length or not _has_zeros(data, start, known.gaps):
+            request = decode_request(data[start:], self._limits)
+            if len(header) <= LONGEST:
+                self._remember(header, request, length)
             return request
         candidates = known.candidates
         return ScoreRequest(
             known.model,
-            _views(frame, known.query),
-            None if candidates is None else _views(frame, candidates),
+            _views(data, start, known.query),
+            None if candidates is None else _views(data, start, candidates),
             known.k,
             known.version,
         )
@@ -92,9 +95,9 @@ class Layouts:
         self._known[header] = _Layout(request, length, places, gaps)
 
 
-def _views(frame: bytes, places: tuple[Place, ...]) -> dict[str, NDArray[np.generic]]:
-    return {name: np.ndarray(shape, dtype, frame, start) for name, dtype, shape, start in places}
+def _views(data: bytes, start: int, places: tuple[Place, ...]) -> dict[str, NDArray[np.generic]]:
+    return {name: np.ndarray(shape, dtype, data, start + at) for name, dtype, shape, at in places}
 
 
-def _has_zeros(frame: bytes, gaps: tuple[tuple[int, int], ...]) -> bool:
-    return all(frame[start:stop] == _ZEROS[: stop - start] for start, stop in gaps)
+def _has_zeros(data: bytes, start: int, gaps: tuple[tuple[int, int], ...]) -> bool:
+    return all(data[start + at : start + to] == _ZEROS[: to - at] for at, to in gaps)

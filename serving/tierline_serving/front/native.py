@@ -18,6 +18,7 @@ from tierline.wire import ErrorReply
 from tierline.wire.errors import http_status
 from tierline.wire.frames import encode_error
 from tierline.wire.headers import (
+    BODY_ALIGNMENT,
     CONTENT_TYPE,
     REQUEST_ID_HEADER,
 )
@@ -69,6 +70,7 @@ class NativeCalls(Protocol):
         arrived_at: float,
         done: Callable[[Answer], None],
         caller: str = "",
+        start: int = 0,
     ) -> FrameCall: ...
 
 
@@ -152,16 +154,20 @@ class NativeCycle:
 
     def begin(self) -> None:
         """The body is whole: score it."""
+        parts, self._parts = self._parts, []
+        self.begin_with(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def begin_with(self, data: bytes, start: int = 0) -> None:
+        """Score the body that begins at ``start`` in ``data``."""
         self.more_body = False
         met = self._met
         if type(met) is Answer:
             self._answer(met)
             return
         assert type(met) is Said
-        parts = self._parts
-        frame = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts = []
-        call = self._calls.begin_frame(frame, met, self._arrived_at, self._answer, self._caller)
+        call = self._calls.begin_frame(
+            data, met, self._arrived_at, self._answer, self._caller, start
+        )
         if not self.response_complete:
             self._call = call
 
@@ -236,8 +242,12 @@ def begin_whole(connection: Connection, calls: NativeCalls, data: bytes) -> bool
         return True
     cycle = NativeCycle(connection, calls, met, arrived_at, keep_alive=True, caller=caller)
     connection.cycle = cycle
-    cycle.add(data[end:])
-    cycle.begin()
+    # Our own client fills its heads up, so that the tensors behind them lie where they may be used
+    # as they are; others' are copied to where they may.
+    if end % BODY_ALIGNMENT:
+        cycle.begin_with(data[end:])
+    else:
+        cycle.begin_with(data, end)
     return True
 
 

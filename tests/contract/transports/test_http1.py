@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tierline._exceptions import RemoteProtocolError
 from tierline._transports import WireRequest, WireResponse
 from tierline._transports.http1 import MAX_HEAD, ResponseParser, parse_head, request_head
+from tierline.wire.headers import BODY_ALIGNMENT
 
 OK = b"HTTP/1.1 200 OK\r\n"
 ANSWERS = {
@@ -156,7 +158,23 @@ def test_a_head_has_a_length_only_with_a_body() -> None:
         b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n"
     )
     assert request_head(WireRequest("POST", "/x", [("a", "b")]), "") == (
-        b"POST /x HTTP/1.1\r\na: b\r\ncontent-length: 0\r\n\r\n"
+        b"POST /x HTTP/1.1\r\na: b\r\ncontent-length:    0\r\n\r\n"
     )
     body = (b"12", memoryview(b"12345678").cast("i"))
-    assert b"content-length: 10\r\n" in request_head(WireRequest("POST", "/x", (), body), "")
+    lines = request_head(WireRequest("POST", "/x", (), body), "").split(b"\r\n")
+    name, _, value = lines[1].partition(b":")
+    assert (name, value.strip()) == (b"content-length", b"10")
+
+
+@given(st.text("abc", max_size=20), st.integers(0, 100_000))
+def test_a_body_begins_where_its_tensors_are_aligned_behind_any_head(
+    filler: str, size: int
+) -> None:
+    request = WireRequest("POST", "/x", [("a", filler)], (bytes(size),))
+    head = request_head(request, f"host: {filler}\r\n")
+    assert len(head) % BODY_ALIGNMENT == 0
+    parsed = h11.Connection(h11.SERVER)
+    parsed.receive_data(head)
+    event = parsed.next_event()
+    assert isinstance(event, h11.Request)
+    assert dict(event.headers)[b"content-length"] == b"%d" % size

@@ -48,6 +48,27 @@ def test_a_frame_is_decoded_the_same_the_first_time_and_any_other(
         assert_same(layouts.decode(frame), decode_request(frame, LIMITS))
 
 
+@given(before=st.binary(max_size=40), dtype=DTYPES, rows=st.integers(0, 4))
+def test_a_frame_behind_its_head_is_decoded_as_it_is_alone(
+    before: bytes, dtype: type[np.generic], rows: int
+) -> None:
+    layouts = Layouts(LIMITS)
+    frame = framed(a_request(rows, dtype, 1))
+    for _ in range(2):
+        assert_same(layouts.decode(before + frame, len(before)), decode_request(frame, LIMITS))
+
+
+def test_a_remembered_frame_is_read_where_it_lies() -> None:
+    layouts = Layouts(LIMITS)
+    data = bytes(192) + framed(a_request(4, np.float32, 1))
+    layouts.decode(data, 192)
+    arrays = (layouts.decode(data, 192).candidates or {}).values()
+    assert arrays
+    for array in arrays:
+        assert array.flags.aligned
+        assert np.shares_memory(array, np.frombuffer(data, np.uint8))
+
+
 @settings(max_examples=300)
 @given(data=st.data())
 def test_a_damaged_frame_is_refused_or_read_exactly_as_without_memory(data: st.DataObject) -> None:

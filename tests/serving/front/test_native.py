@@ -19,6 +19,7 @@ from tierline._exceptions import ConnectFailed
 from tierline._transports.base import WireRequest, WireResponse
 from tierline._transports.http1 import field_lines, request_head
 from tierline.wire import CONTENT_TYPE, decode_error, decode_reply, encode_request, read_headers
+from tierline.wire.headers import BODY_ALIGNMENT
 from tierline_serving.access.gate import Gate
 from tierline_serving.access.keyring import Keyring, create_key
 from tierline_serving.access.scopes import Scope
@@ -55,6 +56,20 @@ def test_both_ways_give_the_same_status_headers_and_frame(
                 assert both == [[3.0, 4.0]] * 2
             else:
                 assert native[2] == through_asgi[2]
+
+    asyncio.run(scenario())
+
+
+def test_a_frame_is_answered_wherever_it_lies_behind_its_head() -> None:
+    async def scenario() -> None:
+        async with listening() as node:
+            for filler in range(BODY_ALIGNMENT):
+                for _ in range(2):  # parsed, then remembered
+                    extra = f"x-request-id: {'i' * (filler + 1)}\r\n"
+                    status, _, body = await node.ask(a_post(3, 4, extra=extra))
+                    assert status == 200
+                    assert decode_reply(body).scores.tolist() == [3.0, 4.0]
+            assert len(node.natives) == 2 * BODY_ALIGNMENT
 
     asyncio.run(scenario())
 
@@ -366,6 +381,7 @@ def test_what_our_own_client_writes_is_read_by_one_expression_and_means_the_same
     assert head is not None
     assert heard(own.said(5.0)) == heard(said_in(head))
     assert (own.length, own.end) == (head.length, head.end)
+    assert own.end % BODY_ALIGNMENT == 0
 
 
 @given(cut=st.integers(0, 400), byte=st.integers(0, 255))
