@@ -23,7 +23,7 @@ from pathlib import Path
 
 import load
 from peers import PEERS
-from servers import FASTAPI, OURS, RAW, Server, compile_ours, running
+from servers import FASTAPI, OURS, RAW, REFUSING, Server, compile_ours, running
 from workloads import NAMES, SEED, Workload, build
 
 CALLERS = 16
@@ -158,52 +158,58 @@ def measure_open(
     workload: Workload, core: int, options: argparse.Namespace, figures: Figures
 ) -> None:
     """Random arrivals: below saturation the tail, beyond it the goodput (the median of the turns)
-    and the refusals; the tail of the minimal server at 70 % of its own saturation beside it."""
-    name, turns = workload.name, []
-    floor = _floor(workload, core, options.seconds)
-    below, above = load.Measured(), load.Measured()
-    with ours_running(workload, core, options) as server:
-        message = server.message(deadline_ms=OPEN_DEADLINE_MS)
-        load.closed(server.port, message, CALLERS, 1.0)
-        for turn in range(OPEN_TURNS):  # capacity drifts with the machine: it is asked each time
-            capacity = load.closed(server.port, message, CALLERS, options.seconds / 2).rate
-            offer = partial(
-                load.open_loop, server.port, message, seconds=options.seconds, seed=turn
-            )
-            below.add(offer(0.7 * capacity))
-            overloaded = offer(1.5 * capacity)
+    and the refusals. In the same turns, what the machine and the load generator let anybody have:
+    the tail of the minimal server at 70 % of its own saturation, and the refusals of a server that
+    does nothing but refuse."""
+    name, shares, capacities = workload.name, [], []
+    below, above, least_below, least_above = (load.Measured() for _ in range(4))
+    short = options.seconds / 2
+    with ExitStack() as stack:
+        ours = stack.enter_context(ours_running(workload, core, options))
+        minimal, refusing = (
+            stack.enter_context(running(kind, workload, core)) for kind in (RAW, REFUSING)
+        )
+        message = ours.message(deadline_ms=OPEN_DEADLINE_MS)
+        for server in (ours, minimal, refusing):
+            load.closed(server.port, server.message(), CALLERS, 1.0)
+        for turn in range(OPEN_TURNS):
+            offer = partial(load.open_loop, seconds=options.seconds, seed=turn)
+            before = load.closed(ours.port, message, CALLERS, short).rate
+            below.add(offer(ours.port, message, 0.7 * before))
+            overloaded = offer(ours.port, message, 1.5 * before)
             above.add(overloaded)
-            turns.append((capacity, _in_time(overloaded) / capacity))
-    p50, p99 = (load.quantile(below.answered, share) * 1e3 for share in (0.5, 0.99))
-    capacity = statistics.median(each for each, _ in turns)
-    low, goodput, high = statistics.quantiles(share for _, share in turns)
-    refused_within = load.quantile(above.refused, 0.999) * 1e3
+            # Capacity drifts with the machine: it is asked before and after.
+            capacity = (before + load.closed(ours.port, message, CALLERS, short).rate) / 2
+            capacities.append(capacity)
+            shares.append(_in_time(overloaded) / capacity)
+            theirs = load.closed(minimal.port, minimal.message(), CALLERS, short).rate
+            least_below.add(offer(minimal.port, minimal.message(), 0.7 * theirs))
+            least_above.add(offer(refusing.port, message, 1.5 * before))
+    low, goodput, high = statistics.quantiles(shares)
+    tail, least_tail = _quantiles(below.answered), _quantiles(least_below.answered)
+    refused, least_refused = _quantiles(above.refused), _quantiles(least_above.refused)
     figures[f"{name}_open"] = {
         "turns": OPEN_TURNS,
-        "capacity": capacity,
-        "p50_ms_at_70": p50,
-        "p99_ms_at_70": p99,
+        "capacity": statistics.median(capacities),
+        "ms_at_70": tail,
         "refused_at_70": len(below.refused),
         "goodput_quartiles_at_150": [low, high],
         "refused_at_150": len(above.refused),
-        "refused_ms_at_150": {
-            share: load.quantile(above.refused, share) * 1e3 for share in (0.5, 0.9, 0.99)
-        },
-        "failed": {
-            "at 70 %": below.failed,
-            "at 150 %": above.failed,
-        },
-        "minimal_server": floor,
+        "refused_ms_at_150": refused,
+        "failed": {"at 70 %": below.failed, "at 150 %": above.failed},
+        "minimal_server_ms_at_70": least_tail,
+        "refusing_server_ms_at_150": least_refused,
     }
-    figures[f"{name}_p99_over_p50"] = p99 / p50
+    figures[f"{name}_p99_over_p50"] = tail["0.99"] / tail["0.5"]
     figures[f"{name}_goodput"] = goodput
-    figures[f"{name}_refused_ms"] = refused_within
-    say(f"  70 % of {capacity:,.0f} a second: p50 {p50:.2f}, p99 {p99:.2f} ms")
-    say(f"  minimal server at its 70 %: p50 {floor['p50_ms']:.2f}, p99 {floor['p99_ms']:.2f} ms")
+    figures[f"{name}_refused_ms"] = refused["0.999"]
+    say(f"  70 %: p50 {tail['0.5']:.2f}, p99 {tail['0.99']:.2f} ms")
+    say(f"    the minimal server: p50 {least_tail['0.5']:.2f}, p99 {least_tail['0.99']:.2f} ms")
     say(
         f"  150 %: goodput {goodput:.2f} [{low:.2f}, {high:.2f}] of capacity, {len(above.refused)} "
-        f"refused, 99.9 % of them within {refused_within:.2f} ms, other ends {above.failed}"
+        f"refused, 99.9 % of them within {refused['0.999']:.2f} ms, other ends {above.failed}"
     )
+    say(f"    a server that only refuses: 99.9 % within {least_refused['0.999']:.2f} ms")
 
 
 def _in_time(run: load.Measured) -> float:
@@ -211,15 +217,9 @@ def _in_time(run: load.Measured) -> float:
     return sum(each <= OPEN_DEADLINE_MS / 1e3 for each in run.answered) / run.seconds
 
 
-def _floor(workload: Workload, core: int, seconds: float) -> dict[str, float]:
-    """The minimal server under the same load: what random arrivals do to any queue, and what the
-    load generator and the machine add."""
-    with running(RAW, workload, core) as server:
-        load.closed(server.port, server.message(), CALLERS, 1.0)
-        capacity = load.closed(server.port, server.message(), CALLERS, seconds).rate
-        below = load.open_loop(server.port, server.message(), 0.7 * capacity, 2 * seconds)
-    p50, p99 = (load.quantile(below.answered, share) for share in (0.5, 0.99))
-    return {"capacity": capacity, "p50_ms": p50 * 1e3, "p99_ms": p99 * 1e3, "ratio": p99 / p50}
+def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Milliseconds by share."""
+    return {str(share): load.quantile(seconds, share) * 1e3 for share in (0.5, 0.9, 0.99, 0.999)}
 
 
 def measure_candidates(

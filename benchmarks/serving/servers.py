@@ -35,6 +35,7 @@ COMPILED = ROOT / "build" / "compiled"
 DEADLINE_MS = 2000.0  # what every call of ours carries unless said otherwise
 TERMINATE_WITHIN = 20.0  # seconds before a process that will not end is killed
 OURS, RAW, FASTAPI = "tierline", "raw uvloop", "fastapi"
+REFUSING = "refusing"  # everybody, at once
 
 
 def own_message(frame: bytes, deadline_ms: float) -> bytes:
@@ -102,6 +103,8 @@ def command(kind: str, workload: Workload) -> list[str]:
         return [sys.executable, *serve, "--allow-unsigned", "--port", "0", "--lame-duck", "0"]
     if kind in PEERS:
         return PEERS[kind].command(workload)
+    if kind == REFUSING:
+        return [sys.executable, str(HERE / "raw_server.py"), "refuse", ""]
     script = {RAW: "raw_server.py", FASTAPI: "fastapi_server.py", "bare": "bare.py"}[kind]
     return [sys.executable, str(HERE / script), workload.name, str(workload.onnx)]
 
