@@ -7,11 +7,11 @@ are awake already when the next answer follows at once.
 from __future__ import annotations
 
 from asyncio import WriteTransport
-from types import TracebackType
 
 
 class Outbox:
-    """Answers on their way out; ``with`` it while a batch is settled. Used on one loop."""
+    """Answers on their way out: ``hold`` them while a batch is settled, then ``release`` them,
+    come what may. Used on one loop."""
 
     __slots__ = ("_held", "_holds")
 
@@ -26,15 +26,14 @@ class Outbox:
         else:
             transport.write(data)
 
-    def __enter__(self) -> None:
+    # No context manager: compiled, entering and leaving one costs several look-ups a batch.
+
+    def hold(self) -> None:
+        """Keep what is written from now on."""
         self._holds = True
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def release(self) -> None:
+        """Write what was kept, and from now on at once."""
         self._holds = False
         held, self._held = self._held, []
         for transport, data in held:

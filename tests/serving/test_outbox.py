@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from asyncio import WriteTransport
 
-import pytest
+from fake_scorer import FakeScorer, a_request, until
 
+from tierline_serving.batching import Pending, Runner
+from tierline_serving.batching.pending import Outcome
 from tierline_serving.outbox import Outbox
 
 
@@ -30,25 +34,36 @@ def test_what_is_held_leaves_in_order_when_all_is_told_and_not_to_who_has_gone()
     outbox = Outbox()
     outbox.write(one, b"at once")
     assert written == [b"at once"]
-    with outbox:
-        outbox.write(one, b"first")
-        outbox.write(gone, b"nobody reads it")
-        outbox.write(other, b"second")
-        gone.closed = True
-        assert written == [b"at once"]
+    outbox.hold()
+    outbox.write(one, b"first")
+    outbox.write(gone, b"nobody reads it")
+    outbox.write(other, b"second")
+    gone.closed = True
+    assert written == [b"at once"]
+    outbox.release()
     assert written == [b"at once", b"first", b"second"]
 
 
 def test_what_is_held_leaves_even_when_telling_fails() -> None:
     written: list[bytes] = []
     outbox, line = Outbox(), Line(written)
+    failed: list[BaseException] = []
 
-    def tell() -> None:
-        with outbox:
-            outbox.write(line, b"told")
-            raise RuntimeError("the next could not be told")
+    def done(pending: Pending, outcome: Outcome) -> None:
+        outbox.write(line, b"told")
+        assert written == []
+        raise RuntimeError("the next could not be told")
 
-    with pytest.raises(RuntimeError):
-        tell()
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+        runner = Runner(FakeScorer(), outbox=outbox)
+        runner.start()
+        runner.enter(a_request(1), time.monotonic() + 20.0, done)
+        await until(lambda: len(failed) == 1)
+        assert runner.close(timeout=20)
+
+    asyncio.run(scenario())
+    assert isinstance(failed[0], RuntimeError)
     outbox.write(line, b"later")
     assert written == [b"told", b"later"]

@@ -34,7 +34,7 @@ __all__ = ["BatchReport", "Runner"]
 
 Clock = Callable[[], float]
 Overtaken = Sequence[tuple[Pending, CallError]]
-
+_PASSED = "the deadline passed while the batch was retried"
 SWITCH_INTERVAL = 0.0005  # seconds the scoring thread waits at most for the interpreter's lock
 
 
@@ -295,12 +295,13 @@ class Runner:
     def _settle(
         self, batch: Batch[Pending], outcomes: Sequence[Ended], report: BatchReport | None
     ) -> None:
-        with self._outbox:
+        self._outbox.hold()
+        try:
             self._tell_late(batch.expired, "in the queue")
-            for pending, outcome in zip(batch.tickets, outcomes, strict=True):
-                pending.settle(
-                    outcome or DeadlineExceeded("the deadline passed while the batch was retried")
-                )
+            for place, pending in enumerate(batch.tickets):
+                pending.settle(outcomes[place] or DeadlineExceeded(_PASSED))
+        finally:
+            self._outbox.release()
         if report is not None and self._on_batch is not None:
             self._on_batch(report)
 

@@ -10,6 +10,8 @@ from tierline_serving.batching.isolation import Outcome, score_each
 from tierline_serving.batching.pending import Pending
 from tierline_serving.scorer import Scorer
 
+_getrusage, _THREAD = resource.getrusage, resource.RUSAGE_THREAD
+
 
 class BatchReport:
     """One finished batch: its size, the seconds it took, how often the scorer had to run (once, or
@@ -67,4 +69,4 @@ def score_batch(
 
 def thread_waits() -> int:
     """How often the thread that asks has let go of its core to wait for something."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    return _getrusage(_THREAD).ru_nvcsw
