@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -161,51 +162,41 @@ def measure_added(
     )
 
 
+@dataclass
+class OpenLoad:
+    """What came of random arrivals, all turns together; ``least_…`` is what the machine and the
+    load generator let anybody have in the same turns."""
+
+    capacities: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)  # of capacity, answered in time
+    below: load.Measured = field(default_factory=load.Measured)  # at 70 %
+    above: load.Measured = field(default_factory=load.Measured)  # at 150 %
+    least_below: load.Measured = field(default_factory=load.Measured)  # the minimal server
+    least_above: load.Measured = field(default_factory=load.Measured)  # one that only refuses
+
+
 def measure_open(
     workload: Workload, core: int, options: argparse.Namespace, figures: Figures
 ) -> None:
     """Random arrivals: below saturation the tail, beyond it the goodput (the median of the turns)
-    and the refusals. In the same turns, what the machine and the load generator let anybody have:
-    the tail of the minimal server at 70 % of its own saturation, and the refusals of a server that
-    does nothing but refuse."""
-    name, shares, capacities = workload.name, [], []
-    below, above, least_below, least_above = (load.Measured() for _ in range(4))
-    short = options.seconds / 2
-    with ExitStack() as stack:
-        ours = stack.enter_context(ours_running(workload, core, options))
-        minimal, refusing = (
-            stack.enter_context(running(kind, workload, core)) for kind in (RAW, REFUSING)
-        )
-        message = ours.message(deadline_ms=OPEN_DEADLINE_MS)
-        for server in (ours, minimal, refusing):
-            load.closed(server.port, server.message(), CALLERS, 1.0)
-        for turn in range(OPEN_TURNS):
-            offer = partial(load.open_loop, seconds=options.seconds, seed=turn)
-            before = load.closed(ours.port, message, CALLERS, short).rate
-            below.add(offer(ours.port, message, 0.7 * before))
-            overloaded = offer(ours.port, message, 1.5 * before)
-            above.add(overloaded)
-            # Capacity drifts with the machine: it is asked before and after.
-            capacity = (before + load.closed(ours.port, message, CALLERS, short).rate) / 2
-            capacities.append(capacity)
-            shares.append(_in_time(overloaded) / capacity)
-            theirs = load.closed(minimal.port, minimal.message(), CALLERS, short).rate
-            least_below.add(offer(minimal.port, minimal.message(), 0.7 * theirs))
-            least_above.add(offer(refusing.port, message, 1.5 * before))
-    low, goodput, high = statistics.quantiles(shares)
-    tail, least_tail = _quantiles(below.answered), _quantiles(least_below.answered)
-    refused, least_refused = _quantiles(above.refused), _quantiles(least_above.refused)
+    and the refusals."""
+    name = workload.name
+    found = _offered(workload, core, options)
+    low, goodput, high = statistics.quantiles(found.shares)
+    tail, least_tail = _quantiles(found.below.answered), _quantiles(found.least_below.answered)
+    refused, least = _quantiles(found.above.refused), _quantiles(found.least_above.refused)
+    count = len(found.above.refused)
     figures[f"{name}_open"] = {
         "turns": OPEN_TURNS,
-        "capacity": statistics.median(capacities),
+        "capacity": statistics.median(found.capacities),
         "ms_at_70": tail,
-        "refused_at_70": len(below.refused),
+        "refused_at_70": len(found.below.refused),
         "goodput_quartiles_at_150": [low, high],
-        "refused_at_150": len(above.refused),
+        "refused_at_150": count,
         "refused_ms_at_150": refused,
-        "failed": {"at 70 %": below.failed, "at 150 %": above.failed},
+        "failed": {"at 70 %": found.below.failed, "at 150 %": found.above.failed},
         "minimal_server_ms_at_70": least_tail,
-        "refusing_server_ms_at_150": least_refused,
+        "refusing_server_ms_at_150": least,
     }
     figures[f"{name}_p99_over_p50"] = tail["0.99"] / tail["0.5"]
     figures[f"{name}_goodput"] = goodput
@@ -213,10 +204,36 @@ def measure_open(
     say(f"  70 %: p50 {tail['0.5']:.2f}, p99 {tail['0.99']:.2f} ms")
     say(f"    the minimal server: p50 {least_tail['0.5']:.2f}, p99 {least_tail['0.99']:.2f} ms")
     say(
-        f"  150 %: goodput {goodput:.2f} [{low:.2f}, {high:.2f}] of capacity, {len(above.refused)} "
-        f"refused, 99.9 % of them within {refused['0.999']:.2f} ms, other ends {above.failed}"
+        f"  150 %: goodput {goodput:.2f} [{low:.2f}, {high:.2f}] of capacity, {count} refused, "
+        f"99.9 % of them within {refused['0.999']:.2f} ms, other ends {found.above.failed}"
     )
-    say(f"    a server that only refuses: 99.9 % within {least_refused['0.999']:.2f} ms")
+    say(f"    a server that only refuses: 99.9 % within {least['0.999']:.2f} ms")
+
+
+def _offered(workload: Workload, core: int, options: argparse.Namespace) -> OpenLoad:
+    found, short = OpenLoad(), options.seconds / 2
+    with ExitStack() as stack:
+        ours = stack.enter_context(ours_running(workload, core, options))
+        minimal, refusing = (
+            stack.enter_context(running(kind, workload, core)) for kind in (RAW, REFUSING)
+        )
+        message, plain = ours.message(deadline_ms=OPEN_DEADLINE_MS), minimal.message()
+        for server in (ours, minimal, refusing):
+            load.closed(server.port, server.message(), CALLERS, 1.0)
+        for turn in range(OPEN_TURNS):
+            offer = partial(load.open_loop, seconds=options.seconds, seed=turn)
+            before = load.closed(ours.port, message, CALLERS, short).rate
+            found.below.add(offer(ours.port, message, 0.7 * before))
+            overloaded = offer(ours.port, message, 1.5 * before)
+            found.above.add(overloaded)
+            # Capacity drifts with the machine: it is asked before and after.
+            capacity = (before + load.closed(ours.port, message, CALLERS, short).rate) / 2
+            found.capacities.append(capacity)
+            found.shares.append(_in_time(overloaded) / capacity)
+            theirs = load.closed(minimal.port, plain, CALLERS, short).rate
+            found.least_below.add(offer(minimal.port, plain, 0.7 * theirs))
+            found.least_above.add(offer(refusing.port, message, 1.5 * before))
+    return found
 
 
 def _in_time(run: load.Measured) -> float:
