@@ -91,11 +91,8 @@ class Handlers:
 
     def welcome(self, said: Said, size: int, arrived_at: float) -> Said | Answer:
         """``meet`` for headers that were read already."""
-        try:
-            self.foresee(said, size, arrived_at)
-        except CallError as error:
-            return self._turned_away(error, arrived_at, said)
-        return said
+        error = self._foreseen(said, size, arrived_at)
+        return said if error is None else self._turned_away(error, arrived_at, said)
 
     def _turned_away(self, error: CallError, arrived_at: float, said: Said | None) -> Answer:
         request_id = None if said is None else said.request_id
@@ -109,20 +106,26 @@ class Handlers:
     ) -> None:
         """Raise the CallError a request of ``size`` bytes would end with, whatever it asks, as far
         as its headers tell: too late, nobody here to answer, too much waiting before it."""
+        error = self._foreseen(said, size, arrived_at, timeout)
+        if error is not None:
+            raise error.with_traceback(None)  # several callers may be told the same one
+
+    def _foreseen(
+        self, said: Said, size: int, arrived_at: float, timeout: float | None = None
+    ) -> CallError | None:
         at = self._deadline_at(said, arrived_at, timeout)
         now = self._clock()
         if now >= at:
-            raise DeadlineExceeded("the deadline had passed when the request arrived")
+            return DeadlineExceeded("the deadline had passed when the request arrived")
         if not self._lifecycle.takes_work:
-            raise Unavailable(f"the endpoint is {self._lifecycle.phase.value}; ask another")
+            return Unavailable(f"the endpoint is {self._lifecycle.phase.value}; ask another")
         worst: CallError | None = None
         for generation in self._served.answering():
             error = generation.runner.foresee(size, at, now, said.criticality)
             if error is None:
-                return
+                return None
             worst = error
-        if worst is not None:
-            raise worst
+        return worst
 
     async def score_frame(
         self, frame: Buffer, said: Said, arrived_at: float, caller: str = ""

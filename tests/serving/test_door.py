@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tierline.wire import ScoreRequest, encode_request
-from tierline_serving.admission import WARM_AFTER, Backlog
+from tierline_serving.admission import STALE_AFTER, WARM_AFTER, Backlog
 from tierline_serving.batching import Batcher, BatchLimits, Pending
 from tierline_serving.batching.door import Door
 from tierline_serving.batching.pending import Outcome
@@ -60,6 +62,68 @@ def test_candidates_that_cannot_be_scored_in_time_are_refused_by_their_length(
         door.admission.learn_size(candidates, Pending(request, candidates, 9.0, 0.0, untold).size)
     assert door.foresee(length_of(request), 0.5 * ROW, NOBODY, 0.0, "default") is not None
     assert door.foresee(length_of(request), 1.5 * ROW, NOBODY, 0.0, "default") is None
+
+
+def asking(candidates: int) -> ScoreRequest:
+    return ScoreRequest("m", {}, {"item": np.zeros((candidates, 64), np.float32)})
+
+
+STEPS = st.one_of(
+    st.tuples(
+        st.just("ask"),
+        st.sampled_from([1, 3, 10]),  # candidates
+        st.sampled_from([1.5, 4.0, 12.0]),  # times ROW, to the deadline
+        st.sampled_from(["critical", "default", "sheddable"]),
+    ),
+    st.sampled_from([("batch",), ("leave",), ("wait",)]),
+)
+SOON, LATER = ("ask", 1, 1.5, "default"), ("ask", 1, 12.0, "default")
+
+
+@settings(max_examples=100)
+@example([LATER, SOON, ("leave",), SOON])
+@example([("ask", 1, 12.0, "critical"), ("ask", 1, 3.0, "sheddable"), ("ask", 1, 3.0, "default")])
+@example([("ask", 100, 60.0, "default"), ("wait",), ("ask", 100, 19.0, "default")])
+@example([LATER, SOON, ("ask", 1, 4.0, "default")])
+@example([LATER, LATER, LATER, ("ask", 10, 4.0, "default"), ("ask", 1, 4.0, "default")])
+@given(st.lists(STEPS, max_size=40))
+def test_who_is_turned_away_like_another_before_him_would_be_turned_away_alone(
+    steps: list[tuple[str, ...] | tuple[str, int, float, str]],
+) -> None:
+    door = Door(Batcher(BatchLimits(max_batch_rows=4)))
+    for rows in range(1, 5):
+        for _ in range(WARM_AFTER):
+            door.admission.observe(rows, ROW * rows, now=0.0)
+            size = Pending(asking(rows), rows, 9.0, 0.0, untold).size
+            door.admission.learn_size(rows, size)
+    now, held = 0.01, list[Pending]()
+    for step in steps:
+        if step[0] == "ask":
+            _, rows, budget, criticality = step
+            assert isinstance(rows, int)
+            assert isinstance(budget, float)
+            assert isinstance(criticality, str)
+            request = asking(rows)
+            size, until = length_of(request), now + budget * ROW
+            backlog = Backlog(door._batcher.queued_rows)
+            kept, door._last_late = door._last_late, None
+            alone = deepcopy(door)  # asked the same without what it remembers
+            door._last_late = kept
+            error = door.foresee(size, until, backlog, now, criticality)
+            expected = alone.foresee(size, until, backlog, now, criticality)
+            assert (error is None) == (expected is None)
+            assert type(error) is type(expected)
+            pending = Pending(request, rows, until, now, untold)
+            if error is None and door.admit(pending, backlog, now, "", criticality) is None:
+                held.append(pending)
+        elif step[0] == "batch":
+            door._batcher.take(now, 4)
+            door.drained()
+            now += ROW / 50
+        elif step[0] == "wait":
+            now += 2 * STALE_AFTER
+        elif held:
+            door._batcher.withdraw(held.pop())
 
 
 def queued(door: Door, until: float, criticality: str = "default", rows: int = 1) -> Pending:
