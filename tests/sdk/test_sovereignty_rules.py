@@ -173,7 +173,7 @@ def test_a_missing_module_is_a_missing_extra_only_when_the_extra_would_bring_it(
         def load(self) -> None:
             raise ModuleNotFoundError(f"No module named {missing[0]!r}", name=missing[0])
 
-    monkeypatch.setattr("tierline._channels.entry_points", lambda group: (Point(),))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: (Point(),))
     with pytest.raises(tierline.MissingExtra, match=r"tierline\[edge\]"):
         tierline.Client(edge=["embedded:bundle"])
     missing[0] = "somebody_elses"
