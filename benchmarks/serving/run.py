@@ -24,7 +24,16 @@ from pathlib import Path
 
 import load
 from peers import PEERS
-from servers import FASTAPI, OURS, RAW, REFUSING, Server, compile_ours, running
+from servers import (
+    FASTAPI,
+    OURS,
+    RAW,
+    REFUSING,
+    Server,
+    compile_ours,
+    running,
+    standing_still,
+)
 from workloads import NAMES, SEED, Workload, build
 
 CALLERS = 16
@@ -119,22 +128,29 @@ def measure_table(
 
 
 def _over_product(kind: str, workload: Workload, core: int, options: argparse.Namespace) -> float:
-    """How often ours answers while a product answers once; each alone, for their idle processes
-    poll, and one right after the other, for the machine drifts."""
-    medians = []
-    for server in (running(kind, workload, core), ours_running(workload, core, options)):
-        with server as one:
-            load.closed(one.port, one.message(), CALLERS, 1.0)
-            runs = [
-                load.closed(one.port, one.message(), CALLERS, options.seconds / 2)
-                for _ in range(2 * options.rounds)
-            ]
-        for run in runs:
-            _require_good(run, one)
-        medians.append(statistics.median(run.rate for run in runs))
-    theirs, ours = medians
-    say(f"  {kind:<12}{theirs:>9,.0f} a second, ours right after {ours:,.0f}: {ours / theirs:.2f}")
-    return ours / theirs
+    """How often ours answers while a product answers once, the median of short turns; the product
+    stands still during ours, for its idle processes poll."""
+    rates: list[tuple[float, float]] = []
+    with running(kind, workload, core) as theirs, ours_running(workload, core, options) as ours:
+
+        def ask(server: Server, seconds: float) -> float:
+            run = load.closed(server.port, server.message(), CALLERS, seconds)
+            _require_good(run, server)
+            return run.rate
+
+        ask(theirs, 1.0)
+        for _ in range(2 * options.rounds):
+            rate = ask(theirs, options.seconds / 2)
+            with standing_still(theirs):
+                ask(ours, options.seconds / 8)  # its memory and caches are the other's till then
+                rates.append((rate, ask(ours, options.seconds / 2)))
+    low, middle, high = statistics.quantiles(mine / other for other, mine in rates)
+    product, tierline = (statistics.median(each) for each in zip(*rates, strict=True))
+    say(
+        f"  {kind:<12}{product:>9,.0f} a second, ours in turn with it {tierline:,.0f}: "
+        f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+    )
+    return middle
 
 
 def measure_added(
@@ -173,6 +189,15 @@ class OpenLoad:
     above: load.Measured = field(default_factory=load.Measured)  # at 150 %
     least_below: load.Measured = field(default_factory=load.Measured)  # the minimal server
     least_above: load.Measured = field(default_factory=load.Measured)  # one that only refuses
+    least_cpu: float = 0.0  # seconds of CPU that one used
+
+    def best_goodput(self) -> float:
+        """Of capacity at 150 % offered, if a refusal cost no more CPU than that server's: the core
+        refuses what it does not answer."""
+        answer = 1.0 / statistics.median(self.capacities)
+        calls = len(self.least_above.refused) + OPEN_TURNS * load.CONNECTIONS
+        refusal = self.least_cpu / calls
+        return (1.0 - 1.5 * refusal / answer) / (1.0 - refusal / answer)
 
 
 def measure_open(
@@ -197,17 +222,23 @@ def measure_open(
         "failed": {"at 70 %": found.below.failed, "at 150 %": found.above.failed},
         "minimal_server_ms_at_70": least_tail,
         "refusing_server_ms_at_150": least,
+        "best_goodput": found.best_goodput(),
+        "queue_p99_over_p50": load.queue_tail(0.7),
     }
     figures[f"{name}_p99_over_p50"] = tail["0.99"] / tail["0.5"]
     figures[f"{name}_goodput"] = goodput
     figures[f"{name}_refused_ms"] = refused["0.999"]
     say(f"  70 %: p50 {tail['0.5']:.2f}, p99 {tail['0.99']:.2f} ms")
     say(f"    the minimal server: p50 {least_tail['0.5']:.2f}, p99 {least_tail['0.99']:.2f} ms")
+    say(f"    a queue of constant service times: p99 {load.queue_tail(0.7):.1f} times p50")
     say(
         f"  150 %: goodput {goodput:.2f} [{low:.2f}, {high:.2f}] of capacity, {count} refused, "
         f"99.9 % of them within {refused['0.999']:.2f} ms, other ends {found.above.failed}"
     )
-    say(f"    a server that only refuses: 99.9 % within {least['0.999']:.2f} ms")
+    say(
+        f"    a server that only refuses: 99.9 % within {least['0.999']:.2f} ms; with what a "
+        f"refusal costs it, goodput could be {found.best_goodput():.2f}"
+    )
 
 
 def _offered(workload: Workload, core: int, options: argparse.Namespace) -> OpenLoad:
@@ -232,7 +263,9 @@ def _offered(workload: Workload, core: int, options: argparse.Namespace) -> Open
             found.shares.append(_in_time(overloaded) / capacity)
             theirs = load.closed(minimal.port, plain, CALLERS, short).rate
             found.least_below.add(offer(minimal.port, plain, 0.7 * theirs))
+            used = refusing.cpu
             found.least_above.add(offer(refusing.port, message, 1.5 * before))
+            found.least_cpu += refusing.cpu - used
     return found
 
 

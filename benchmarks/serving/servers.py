@@ -137,6 +137,16 @@ def running(
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+@contextmanager
+def standing_still(server: Server) -> Iterator[None]:
+    """All of a server's processes are stopped until the block ends."""
+    os.killpg(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(server.process.pid, signal.SIGCONT)
+
+
 def _require_form(pid: int, *, compiled: bool) -> None:
     """A figure must not be of the other form: what the process has loaded tells."""
     if ("tierline__mypyc" in Path(f"/proc/{pid}/maps").read_text()) is not compiled:
