@@ -189,15 +189,6 @@ class OpenLoad:
     above: load.Measured = field(default_factory=load.Measured)  # at 150 %
     least_below: load.Measured = field(default_factory=load.Measured)  # the minimal server
     least_above: load.Measured = field(default_factory=load.Measured)  # one that only refuses
-    least_cpu: float = 0.0  # seconds of CPU that one used
-
-    def best_goodput(self) -> float:
-        """Of capacity at 150 % offered, if a refusal cost no more CPU than that server's: the core
-        refuses what it does not answer."""
-        answer = 1.0 / statistics.median(self.capacities)
-        calls = len(self.least_above.refused) + OPEN_TURNS * load.CONNECTIONS
-        refusal = self.least_cpu / calls
-        return (1.0 - 1.5 * refusal / answer) / (1.0 - refusal / answer)
 
 
 def measure_open(
@@ -222,7 +213,6 @@ def measure_open(
         "failed": {"at 70 %": found.below.failed, "at 150 %": found.above.failed},
         "minimal_server_ms_at_70": least_tail,
         "refusing_server_ms_at_150": least,
-        "best_goodput": found.best_goodput(),
         "queue_p99_over_p50": load.queue_tail(0.7),
     }
     figures[f"{name}_p99_over_p50"] = tail["0.99"] / tail["0.5"]
@@ -235,10 +225,7 @@ def measure_open(
         f"  150 %: goodput {goodput:.2f} [{low:.2f}, {high:.2f}] of capacity, {count} refused, "
         f"99.9 % of them within {refused['0.999']:.2f} ms, other ends {found.above.failed}"
     )
-    say(
-        f"    a server that only refuses: 99.9 % within {least['0.999']:.2f} ms; with what a "
-        f"refusal costs it, goodput could be {found.best_goodput():.2f}"
-    )
+    say(f"    a server that only refuses: 99.9 % within {least['0.999']:.2f} ms")
 
 
 def _offered(workload: Workload, core: int, options: argparse.Namespace) -> OpenLoad:
@@ -263,9 +250,7 @@ def _offered(workload: Workload, core: int, options: argparse.Namespace) -> Open
             found.shares.append(_in_time(overloaded) / capacity)
             theirs = load.closed(minimal.port, plain, CALLERS, short).rate
             found.least_below.add(offer(minimal.port, plain, 0.7 * theirs))
-            used = refusing.cpu
             found.least_above.add(offer(refusing.port, message, 1.5 * before))
-            found.least_cpu += refusing.cpu - used
     return found
 
 
