@@ -2,7 +2,7 @@
 
 No validation, no deadline, no batching, no metrics: the ceiling a product is held against. With
 `refuse` instead of a workload's name it reads every request and answers 429 at once, without any
-work: the soonest that anybody can be refused.
+work: a yardstick for how soon anybody is refused on this machine.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class _Late:
 
     def covers(self, rows: int, deadline_at: float, criticality: str, before: int) -> bool:
         """Whether a newer request must be late as well: it is of the same class, as large, due as
-        early, and as much is queued before it. Of the calls read between two batches most are, and
-        predicting it for each cost a tenth of what a refusal does."""
+        early, and as much is queued before it. In an overload most calls read between two
+        batches are."""
         return (
             before >= self._before
             and rows >= self._rows
