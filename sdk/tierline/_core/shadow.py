@@ -96,12 +96,15 @@ class ShadowPlan:
     @classmethod
     def of(cls, certificate: Certificate, *, threshold: float, rate: float) -> ShadowPlan | None:
         """From a certificate alone: its curve says how often which uncertainty comes and, by how
-        much the bound rises, about what it loses. None when nothing is kept at the threshold."""
+        much the bound rises, about what it loses; one chance for all where it tells none of the
+        kept calls from another. None when nothing is kept at the threshold."""
         bins = _coarse(certificate.curve)
         kept = [part for part in bins if part.upto <= max(threshold, bins[0].upto)]
         share = sum(part.share for part in kept)
-        if threshold < 0 or share <= 0:
+        if threshold < 0:
             return None
+        if share <= 0:
+            return cls.uniform(rate, alpha=max(certificate.bound_at(threshold), CERTAIN))
         expected = [TRUST * part.loss for part in bins]
         # A loss in [0, 1] of mean m varies by at most m(1 − m), and around f by (m − f)² more.
         varies = [

@@ -14,6 +14,7 @@ from tierline._core.control import EscalationBucket
 from tierline._core.endings import answer_of
 from tierline._core.shadow import RiskAlarm, ShadowPlan
 from tierline._types import Answer
+from tierline.certificate import KEEP_ALL
 from tierline.wire import ScoreReply
 
 from .certificates import (
@@ -99,6 +100,13 @@ def test_the_alarm_watches_the_threshold_that_calls_will_be_held_against(
     assert alarm is not None
     assert alarm.bets == RiskAlarm(plan, alpha=bound, delta=CERTIFICATE.delta).bets
     assert alarm._plan == plan
+
+
+def test_a_certificate_of_a_single_threshold_is_watched_like_any_other() -> None:
+    single = replace(CERTIFICATE, curve=CERTIFICATE.curve[-1:], threshold=KEEP_ALL)
+    control = described(details=edge_description(single)["details"])
+    assert control.certificate == single
+    assert control.alarm is not None
 
 
 # -- shadows -------------------------------------------------------------------------------------

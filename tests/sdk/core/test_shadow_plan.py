@@ -116,10 +116,16 @@ def test_no_bin_looks_worse_than_the_last_one() -> None:
 
 
 @pytest.mark.parametrize("points", [[(1.0, 0.25, 0.0)], [(0.0, 0.1, 0.0), (1.0, 0.25, 0.0)]])
-def test_a_curve_that_tells_no_call_from_another_is_no_ground_for_a_plan(
+def test_a_curve_that_tells_no_call_from_another_has_all_shown_alike(
     points: list[tuple[float, float, float]],
 ) -> None:
-    assert of_curve(*points, threshold=1.0) is None
+    assert of_curve(*points, threshold=1.0) == ShadowPlan.uniform(RATE, alpha=0.25)
+
+
+def test_a_curve_that_promises_no_loss_at_all_is_watched_too() -> None:
+    plan = of_curve((1.0, 0.0, 0.0), threshold=1.0)
+    assert plan is not None
+    assert plan.chances == (RATE,)
 
 
 def test_a_threshold_of_nothing_still_keeps_calls_that_are_wholly_certain() -> None:
