@@ -117,11 +117,12 @@ def parse_experiment(document: object, variables: Mapping[str, Any] | None = Non
     """The experiment in a parsed file. Raises BadExperiment."""
     if not isinstance(document, dict):
         raise BadExperiment("an experiment is an object")
-    for name in ("title", "description"):
-        if not isinstance(document.get(name), str):
-            raise BadExperiment(f"{name} must be a sentence")
     configuration = _configuration(document.get("configuration", {}), variables or {})
     filled = substituted(document, configuration)
+    for name in ("title", "description"):
+        said = filled.get(name)
+        if not isinstance(said, str) or not said.strip():
+            raise BadExperiment(f"{name} must be a sentence, got {said!r}")
     hypothesis = _object(filled, "steady-state-hypothesis")
     own = _own(filled.get("extensions") or [])
     rollbacks = _object(_object(filled, "runtime"), "rollbacks")

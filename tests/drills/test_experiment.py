@@ -62,6 +62,9 @@ def test_json_and_yaml_say_the_same(tmp_path: Path) -> None:
     ("change", "why"),
     [
         ({"title": 3}, "title must be a sentence"),
+        ({"title": ""}, "title must be a sentence"),
+        ({"description": " "}, "description must be a sentence"),
+        ({"title": "${four}"}, "title must be a sentence"),
         ({"method": [{"type": "action"}]}, r"method\[0\].name"),
         ({"method": [{"name": "x", "provider": {"type": "ssh"}}]}, "provider.type must be one of"),
         ({"method": [{"name": "x", "provider": {"type": "http"}}]}, "provider.url must be text"),
@@ -108,7 +111,7 @@ names = st.sampled_from([*STOCK, "extensions", "runtime", "controls"])
 @given(st.dictionaries(names, json_values, max_size=4))
 def test_any_file_is_an_experiment_or_refused_with_a_sentence(change: dict[str, Any]) -> None:
     with contextlib.suppress(BadExperiment):
-        assert parse_experiment({**STOCK, **change}).title
+        assert parse_experiment({**STOCK, **change}).title.strip()
 
 
 @pytest.mark.parametrize(

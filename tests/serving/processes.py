@@ -15,7 +15,7 @@ from pathlib import Path
 
 SERVER = Path(__file__).with_name("protocol_server.py")
 FAKE = Path(__file__).with_name("slow_server.py")
-PATIENCE = 120.0  # seconds after which a process that hangs is killed and the test fails
+PATIENCE = 120.0  # seconds to get ready, and to answer, before a process counts as hung
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def _running(command: list[str], folder: Path) -> Iterator[Served]:
         line = process.stdout.readline()
         found = re.match(r"ready on https?://127\.0\.0\.1:(\d+) ", line)
         assert found, line
+        watchdog.cancel()  # one server for all protocol tests lives as long as they take
         yield Served(int(found[1]), folder, process)
     finally:
         watchdog.cancel()

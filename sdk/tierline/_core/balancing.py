@@ -37,6 +37,8 @@ def choose(
         return lesser(*two_of(usable, dice), now, dice)
     if any(endpoint.standing.ramp_from is not None for endpoint in usable):
         usable = _without_some_that_come_back(usable, now, dice)
+        if len(usable) == 1:
+            return usable[0]
     match balancing:
         case Balancing.ROUND_ROBIN:
             return usable[turn % len(usable)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+from tierline._base_client import KEYED_BYTES
 from tierline._config import (
     Balancing,
     BreakerPolicy,
@@ -31,6 +32,7 @@ CHAOS = 4.0  # seconds of faults; everything is mended when they are over
 PAUSE = 1.0  # seconds between the two: what crashed is cold no more
 CALLS, SETTLING_CALLS, FINAL_CALLS = 28, 12, 6
 HASTE = (0.003, 0.006, 0.015)  # seconds; what callers have who cannot wait
+LONG = (1,) * (KEYED_BYTES // 8)  # items more than a key is made of
 DOUBTERS, FINAL_DOUBTERS = 40, 12  # calls more, in scenarios whose edges are sure of nothing
 
 
@@ -62,7 +64,20 @@ def draw_plan(seed: int) -> Plan:
     if crowd.random() < 0.1:
         plan = _doubtful(plan, crowd)
     haste = Random(f"{seed}/haste")
-    return _hurried(plan, haste) if haste.random() < 0.15 else plan
+    if haste.random() < 0.15:
+        plan = _hurried(plan, haste)
+    long = Random(f"{seed}/long")
+    return _remembering(plan, long) if long.random() < 0.15 else plan
+
+
+def _remembering(plan: Plan, rng: Random) -> Plan:
+    """The same with callers in between whose history is too long to be the key of their call: where
+    they name none, nothing says which endpoint they belong to."""
+    load = tuple(
+        replace(call, history=call.history + LONG) if rng.random() < 0.5 else call
+        for call in plan.load
+    )
+    return replace(plan, load=load)
 
 
 def _hurried(plan: Plan, rng: Random) -> Plan:

@@ -90,6 +90,18 @@ def test_an_ejected_endpoint_is_not_asked_and_then_slowly_again(balancing: Balan
     assert 0.15 < whole < 0.35
 
 
+@pytest.mark.parametrize("balancing", list(Balancing))
+@pytest.mark.parametrize("key", [None, "k"])
+def test_who_has_not_come_back_yet_leaves_the_others_to_be_asked_even_one_alone(
+    balancing: Balancing, key: str | None
+) -> None:
+    tier = fleet_of(2, balancing).tiers[0]
+    eject(tier, 0)
+    asked = shares(tier, 400, now=2.0, key=key)
+    assert asked["e1"] > asked["e0"]
+    assert asked["none"] == 0
+
+
 def test_an_endpoint_that_comes_back_helps_peers_that_are_overloaded() -> None:
     tier = fleet_of(2).tiers[0]
     for endpoint in tier.endpoints:
