@@ -33,12 +33,12 @@ def choose(
     """One of ``usable`` (not empty). ``turn`` counts the tier's choices, ``key`` is the call's."""
     if len(usable) == 1:
         return usable[0]
+    if balancing is Balancing.CONSISTENT_HASH and key is None:
+        balancing = Balancing.LEAST_LOADED  # a ring without a key: nothing to be faithful to
     if balancing is Balancing.LEAST_LOADED:
         return lesser(*two_of(usable, dice), now, dice)
     if any(endpoint.standing.ramp_from is not None for endpoint in usable):
         usable = _without_some_that_come_back(usable, now, dice)
-        if len(usable) == 1:
-            return usable[0]
     match balancing:
         case Balancing.ROUND_ROBIN:
             return usable[turn % len(usable)]
@@ -46,10 +46,9 @@ def choose(
             return usable[int(dice.random() * len(usable))]
         case Balancing.WEIGHTED:
             return _weighted(usable, dice)
-        case Balancing.CONSISTENT_HASH if key is not None:
+        case _:
+            assert key is not None
             return _on_ring(usable, key)
-        case _:  # a ring without a key: nothing to be faithful to
-            return lesser(*two_of(usable, dice), now, dice)
 
 
 def two_of(endpoints: Sequence[EndpointState], dice: Dice) -> tuple[EndpointState, EndpointState]:

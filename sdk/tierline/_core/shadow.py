@@ -97,7 +97,7 @@ class ShadowPlan:
     def of(cls, certificate: Certificate, *, threshold: float, rate: float) -> ShadowPlan | None:
         """From a certificate alone: its curve says how often which uncertainty comes and, by how
         much the bound rises, about what it loses; one chance for all where it tells none of the
-        kept calls from another. None when nothing is kept at the threshold."""
+        kept calls from another. None for a threshold that keeps no call."""
         bins = _coarse(certificate.curve)
         kept = [part for part in bins if part.upto <= max(threshold, bins[0].upto)]
         share = sum(part.share for part in kept)
@@ -148,8 +148,6 @@ def _coarse(curve: Sequence[CurvePoint]) -> list[_Bin]:
         loss = min(1.0, (point.bound - first.bound) / share) if share > 0 else 1.0
         bins.append(_Bin(point.threshold, max(share, 0.0), loss))
         first = point
-    if not bins:
-        bins.append(_Bin(curve[-1].threshold, curve[-1].escalation, curve[-1].bound))
     for i in range(len(bins) - 2, -1, -1):
         bins[i] = bins[i]._replace(loss=min(bins[i].loss, bins[i + 1].loss))
     return bins

@@ -102,6 +102,19 @@ def test_who_has_not_come_back_yet_leaves_the_others_to_be_asked_even_one_alone(
     assert asked["none"] == 0
 
 
+def test_a_ring_without_a_key_chooses_as_least_loaded_does_whoever_is_coming_back() -> None:
+    ring, least = (
+        fleet_of(3, balancing).tiers[0]
+        for balancing in (Balancing.CONSISTENT_HASH, Balancing.LEAST_LOADED)
+    )
+    for tier in (ring, least):
+        eject(tier, 0)
+        tier.endpoints[1].inflight = 2
+    asked, expected = (shares(tier, 400, now=9.0, key=None) for tier in (ring, least))
+    assert asked == expected
+    assert asked["e0"] > 0
+
+
 def test_an_endpoint_that_comes_back_helps_peers_that_are_overloaded() -> None:
     tier = fleet_of(2).tiers[0]
     for endpoint in tier.endpoints:
